@@ -1,4 +1,4 @@
-"""R18: clocks that jump, differ between processes or repeat an hour order nothing."""
+"""R18: records do not depend on clocks that jump, differ between processes or repeat an hour."""
 
 import contextlib
 import os
@@ -24,21 +24,21 @@ pytestmark = pytest.mark.slow
 HOUR, DAY = 3600, 24 * 3600
 
 
-def at(*when: int) -> float:
-    """How far a clock must be off to show this, UTC."""
+def shift_to(*when: int) -> float:
+    """The shift in seconds by which a clock shows this time, UTC."""
     return datetime(*when, tzinfo=UTC).timestamp() - time.time()
 
 
 Shifts = Callable[[], tuple[tuple[float, ...], float]]
-"""Of the first driver's processes, in turn; of the next driver's."""
+"""Returns the shifts of the first driver's processes, and that of the second driver."""
 
 JUMPS: dict[str, Shifts] = {
     "a day back": lambda: ((0, HOUR, -HOUR), -DAY),
     "an hour back": lambda: ((0, HOUR, -HOUR), -HOUR),
-    "an hour on": lambda: ((0, HOUR, -HOUR), HOUR),
-    "a day on": lambda: ((0, HOUR, -HOUR), DAY),
-    "summer time ends": lambda: ((at(2026, 10, 25, 0, 50),), at(2026, 10, 25, 1, 10)),
-    "summer time begins": lambda: ((at(2027, 3, 28, 0, 50),), at(2027, 3, 28, 1, 10)),
+    "an hour forward": lambda: ((0, HOUR, -HOUR), HOUR),
+    "a day forward": lambda: ((0, HOUR, -HOUR), DAY),
+    "summer time ends": lambda: ((shift_to(2026, 10, 25, 0, 50),), shift_to(2026, 10, 25, 1, 10)),
+    "summer time begins": lambda: ((shift_to(2027, 3, 28, 0, 50),), shift_to(2027, 3, 28, 1, 10)),
 }
 
 
@@ -48,15 +48,15 @@ JUMPS: dict[str, Shifts] = {
     "workers' clocks differ",
     "whole; no negative duration, order by epochs and attempts",
 )
-@pytest.mark.rare("tests/mlflow_setup and tests/trainable/storage plant clocks")
+@pytest.mark.rare("tests/mlflow_setup and tests/trainable/storage shift clocks")
 @pytest.mark.parametrize("jump", JUMPS)
 @pytest.mark.parametrize("number", range(how_often(1, 4)))
-def test_r18_the_next_driver_has_another_clock(
+def test_r18_a_sweep_is_resumed_with_a_shifted_clock(
     tmp_path: Path, tiny_data: Path, jump: str, number: int
 ) -> None:
-    """A worker, then the driver is killed."""
+    """A worker, then the driver is killed before `resume`."""
     draw = random.Random(f"{jump} {number}")
-    first, next_one = JUMPS[jump]()
+    first, second = JUMPS[jump]()
     sweep_of(tmp_path, tiny_data)
     driver = Driver("run", tmp_path, **clock(*first), SECONDS_AN_EPOCH="0.5")
     driver.wait_for_epochs(1)
@@ -65,13 +65,13 @@ def test_r18_the_next_driver_has_another_clock(
         draw.choice(driver.workers()).kill()
     driver.wait_for_epochs(draw.randint(3, 7))
     driver.kill()
-    code, text = Driver("resume", tmp_path, **clock(next_one)).end()
+    code, text = Driver("resume", tmp_path, **clock(second)).end()
     assert code == 0, text
-    assert_timeless(tmp_path)
+    assert_consistent(tmp_path)
 
 
 def clock(*shifts: float) -> dict[str, str]:
-    """The environment of a driver whose processes' clocks are off by these, in turn."""
+    """The environment of a driver whose processes' clocks are shifted by these seconds, in turn."""
     helpers = Path(__file__).resolve().parents[1] / "helpers"
     paths = [helpers / "clock", helpers, helpers.parents[1]]
     return {
@@ -81,9 +81,9 @@ def clock(*shifts: float) -> dict[str, str]:
     }
 
 
-def assert_timeless(folder: Path) -> None:
-    """Whole; the last value of a metric is that of the last epoch; nothing took less than no
-    time."""
+def assert_consistent(folder: Path) -> None:
+    """The sweep is whole, each metric's last value is that of the last epoch, and no duration is
+    negative."""
     assert_whole(folder, 7)
     sweep = SweepFolder(folder / "runs", "s")
     past = {trial.name: trial for trial in read_history(sweep.trial_folders())}

@@ -1,4 +1,4 @@
-"""Clusters that lose nodes, go away, drop messages or live long: `ray.cluster_utils.Cluster`."""
+"""Ray clusters that lose nodes, end, drop messages or run many trials."""
 
 import functools
 import json
@@ -33,7 +33,7 @@ pytestmark = [
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    """A head that runs no trials, and two nodes of one CPU, whose trials take a second an epoch."""
+    """A head that runs no trials, and two nodes with one CPU each. Epochs take a second."""
     monkeypatch.setenv("SECONDS_AN_EPOCH", "1")
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     for _ in range(2):
@@ -47,7 +47,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     "R2", "a node is removed hard", "whole; its trial runs again elsewhere within 15 s"
 )
 @pytest.mark.parametrize("number", range(how_often(1, 17)))
-def test_r2_a_node_is_lost_and_its_trials_go_on_elsewhere(
+def test_r2_trials_of_a_lost_node_continue_on_another(
     tmp_path: Path, tiny_data: Path, cluster: Cluster, table: Table, number: int
 ) -> None:
     num_removed, blows = 3, list[Blow]()
@@ -71,7 +71,7 @@ def test_r2_a_node_is_lost_and_its_trials_go_on_elsewhere(
 
 @pytest.mark.promise("R5", "the cluster is gone; `resume` on another", "whole")
 @pytest.mark.parametrize("number", range(how_often(1, 10)))
-def test_r5_the_cluster_is_gone_and_another_takes_over(
+def test_r5_a_sweep_is_resumed_on_another_cluster(
     tmp_path: Path, tiny_data: Path, cluster: Cluster, table: Table, number: int
 ) -> None:
     sweep_of(tmp_path, tiny_data)
@@ -92,17 +92,17 @@ LEASE = "NodeManagerService.grpc_client.RequestWorkerLease"
 LOST_MESSAGES: list[tuple[list[str], int, int]] = [
     ([PUSH, LEASE], 10, 10), ([PUSH], 20, 0), ([PUSH], 0, 20), ([LEASE], 30, 0), ([LEASE], 0, 30),
 ]  # fmt: skip
-"""Which of Ray's, and the shares in % that are lost on the way there and on the way back."""
+"""Ray's methods, and the percentages of their requests and responses that are lost."""
 
 
 @pytest.mark.promise("R19", "a tenth of the messages that carry Ray's tasks is lost", "whole")
-@pytest.mark.parametrize(("methods", "there", "back"), LOST_MESSAGES[: how_often(1, 5)])
-def test_r19_messages_that_are_lost(
-    tmp_path: Path, tiny_data: Path, methods: list[str], there: int, back: int
+@pytest.mark.parametrize(("methods", "requests", "responses"), LOST_MESSAGES[: how_often(1, 5)])
+def test_r19_lost_messages(
+    tmp_path: Path, tiny_data: Path, methods: list[str], requests: int, responses: int
 ) -> None:
-    """Of the messages that carry tasks and their results some fail, up to four of a kind."""
+    """At most four messages of each method are lost."""
     sweep_of(tmp_path, tiny_data)
-    lost = {"num_failures": 4, "req_failure_prob": there, "resp_failure_prob": back}
+    lost = {"num_failures": 4, "req_failure_prob": requests, "resp_failure_prob": responses}
     failures = json.dumps(dict.fromkeys(methods, lost))
     code, text = Driver("run", tmp_path, RAY_testing_rpc_failure=failures).end(240)
     assert code == 0, text
@@ -115,9 +115,7 @@ def test_r19_messages_that_are_lost(
     "each driver grows by at most 50 MB and leaks no open files; no process and no shared "
     "memory is left",
 )
-def test_r25_many_trials_leave_nothing_behind(
-    tmp_path: Path, tiny_data: Path, table: Table
-) -> None:
+def test_r25_many_trials_leak_no_resources(tmp_path: Path, tiny_data: Path, table: Table) -> None:
     num_sweeps, before = how_often(1, 3), shared_memory()
     num_trials = how_often(100, 1000) // num_sweeps
     table.played(num_trials * num_sweeps)
@@ -149,7 +147,7 @@ def test_r25_many_trials_leave_nothing_behind(
 
 
 def usage_after(driver: Driver, num_trials: int) -> tuple[int, int]:
-    """Bytes in memory and open files of a driver, once so many of its trials are through."""
+    """A driver's memory in bytes and number of open files, after this number of its trials."""
     process = psutil.Process(driver.process.pid)
     driver.wait_for(lambda: len(epoch_files(driver.folder)) >= num_trials, seconds=3000)
     return process.memory_info().rss, process.num_fds()

@@ -1,5 +1,5 @@
-"""A sweep that is submitted to three nodes with no disk in common: data, encoder and results lie in
-an S3 store, the tracking server asks for a login, the cluster for a token."""
+"""A sweep submitted to three nodes without a shared disk: data, encoder and results are in an S3
+store, the tracking server requires a login, and the cluster a token."""
 
 import time
 from collections.abc import Iterator
@@ -23,16 +23,18 @@ from search.storage.sweep_folder import SweepFolder
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.rare("its parts are played one by one; in memory, tests/mlflow_setup/filesystem"),
+    pytest.mark.rare(
+        "other tests check its parts; tests/mlflow_setup/filesystem has a store in memory"
+    ),
 ]
 
-PLACE = "s3://mlflow/cluster"
+ROOT = "s3://mlflow/cluster"
 NUM_EPOCHS = 12
 
 
 @pytest.fixture
 def services(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Services]:
-    """What they take to be used is in the environment, of the nodes too."""
+    """Credentials are set in the environment, which the nodes inherit."""
     services = Services()
     try:
         services.start()
@@ -53,14 +55,13 @@ def cluster(services: Services) -> Iterator[Cluster]:
 
 
 def num_epochs() -> list[int]:
-    """Of each trial that has begun."""
-    trials = SweepFolder(storage_folder(f"{PLACE}/runs"), "s").trial_folders()
+    """The number of epochs of each trial that has begun."""
+    trials = SweepFolder(storage_folder(f"{ROOT}/runs"), "s").trial_folders()
     return [len(trial.epochs()) for trial in trials]
 
 
 def epoch_records(store: ObjectStore) -> dict[str, str]:
-    """The epochs that are in the store, and the mark of each record: another where the epoch was
-    trained again."""
+    """The epoch records in the store with their marks, which change if the epoch is repeated."""
     entries = store.entries("runs/s/trials")
     return {
         name: entry.mark
@@ -84,16 +85,16 @@ def test_a_submitted_sweep_without_a_shared_disk(
     monkeypatch: pytest.MonkeyPatch,
     table: Table,
 ) -> None:
-    store = ObjectStore(PLACE)
+    store = ObjectStore(ROOT)
     for name, folder in (("encoder", tiny_encoder), ("data", tiny_data)):
         for path in (path for path in folder.rglob("*") if path.is_file()):
             store.put(f"{name}/{path.relative_to(folder)}", path)
     monkeypatch.setenv("ENSWEEP_CACHE", str(tmp_path / "ours"))
-    sweep = sweep_file(tmp_path, f"{PLACE}/encoder", f"{PLACE}/data", NUM_EPOCHS)
-    place = ("--tracking-uri", services.uri, "--storage", f"{PLACE}/runs")
-    process, began = submitted(cluster, sweep, *place), time.monotonic()
+    sweep = sweep_file(tmp_path, f"{ROOT}/encoder", f"{ROOT}/data", NUM_EPOCHS)
+    options = ("--tracking-uri", services.uri, "--storage", f"{ROOT}/runs")
+    process, began = submitted(cluster, sweep, *options), time.monotonic()
     wait_until(lambda: process.poll() is not None or sum(map(bool, num_epochs())) > 1)
-    there = epoch_records(store)
+    old_records = epoch_records(store)
     cluster.tell("remove")
     services.kill_database()
     before = sum(num_epochs())
@@ -103,18 +104,18 @@ def test_a_submitted_sweep_without_a_shared_disk(
     assert process.returncode in (0, 4), text
     table.measured("took", [time.monotonic() - began])
     for _ in range(2):
-        end(ensweep("sync", "s", *place))
-    tracking, storage = Tracking(services.uri), storage_folder(f"{PLACE}/runs")
-    ended = assert_whole(
+        end(ensweep("sync", "s", *options))
+    tracking, storage = Tracking(services.uri), storage_folder(f"{ROOT}/runs")
+    outcomes = assert_whole(
         tmp_path, 3, tracking, num_epochs=NUM_EPOCHS, is_pretended=False, storage=storage
     )
-    assert set(ended.values()) == {Outcome.FINISHED}
+    assert set(outcomes.values()) == {Outcome.FINISHED}
     trials = SweepFolder(storage, "s").trial_folders()
     num_lost = sum(len(trial.attempts()) - 1 for trial in trials)
-    assert num_lost >= 1  # the node had one
+    assert num_lost >= 1  # one ran on the node
     records = epoch_records(store)
-    num_again = sum(records[name] != mark for name, mark in there.items())
-    assert num_again <= num_lost  # of each trial that was under way on the node, at most one
+    num_again = sum(records[name] != mark for name, mark in old_records.items())
+    assert num_again <= num_lost  # at most one epoch of each trial on the node
     table.measured("kept", [len(records)], unit="epochs")
     table.measured("tries that the node took with it:", [num_lost], unit="")
     table.measured(AGAIN, [num_again], unit="epochs")

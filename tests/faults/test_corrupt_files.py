@@ -1,6 +1,4 @@
-"""What lies on disk and is not what was written is refused, by name (promises R11, R22).
-
-`ENSWEEP_FAULTS_SCALE` (default 1) multiplies the counts that are worth repeating."""
+"""R11, R22: corrupt checkpoints and prediction files are detected."""
 
 import json
 import os
@@ -70,14 +68,14 @@ def add_file(draw: random.Random, generation: Path, foreign: Path) -> None:
     (generation / f"extra-{draw.randrange(100)}").write_bytes(b"x" * draw.randrange(2))
 
 
-def whole_of_another_step(draw: random.Random, generation: Path, foreign: Path) -> None:
+def replace_by_older_step(draw: random.Random, generation: Path, foreign: Path) -> None:
     shutil.rmtree(generation)
     shutil.copytree(generation.parent / "00000001", generation)
 
 
 CORRUPTIONS = (
     *(flip_bit, truncate, zero_page, swap_files, remove_file, foreign_manifest, add_file),
-    whole_of_another_step,
+    replace_by_older_step,
 )
 
 
@@ -87,7 +85,7 @@ CORRUPTIONS = (
     "each is detected and put aside, the previous one loads; no false alarm in as many loads "
     "of valid ones",
 )
-def test_every_corruption_is_found_and_nothing_else_is(disk: Path, table: Table) -> None:
+def test_r11_corrupt_checkpoints_are_detected_and_valid_ones_load(disk: Path, table: Table) -> None:
     table.played(300 * SCALE)
     draw = random.Random(11)
     for step in (1, 2):
@@ -125,7 +123,7 @@ def predictions(draw: random.Random) -> Predictions:
 
 
 def accept(path: Path) -> Predictions:
-    """What a reader does who wants the dev predictions of one task, data and tokenizer."""
+    """Read dev predictions of one task, data and tokenizer."""
     found = Predictions.read(path)
     found.require(path, task_name="mood", split="dev", data_fingerprint="data", tokenizer="words")
     return found
@@ -136,7 +134,7 @@ def cut_off(draw: random.Random, path: Path) -> None:
 
 
 def rearrange(path: Path, rows: list[int]) -> None:
-    """Other rows under the header that the file had."""
+    """Replace the rows, but keep the header."""
     table = pq.read_table(path)
     pq.write_table(table.take(rows), path)
     assert b"ensweep" in pq.read_schema(path).metadata
@@ -170,7 +168,7 @@ def make_foreign(draw: random.Random, path: Path) -> None:
 
 
 def edit_header(draw: random.Random, path: Path) -> None:
-    """Another value, or none, for one key of the header; all else as it was."""
+    """Change or delete one key of the header."""
     table = pq.read_table(path)
     header = json.loads(table.schema.metadata[b"ensweep"])
     part = draw.choice([header, *header["parts"]])
@@ -184,7 +182,7 @@ def edit_header(draw: random.Random, path: Path) -> None:
 
 
 def edit_number(draw: random.Random, path: Path) -> None:
-    """The next number above in one cell; the header as it was."""
+    """Replace one value by the next larger float, but keep the header."""
     table = pq.read_table(path)
     column = draw.randrange(2, table.num_columns)  # after the task and the id
     numbers = table.column(column).to_numpy().copy()
@@ -205,7 +203,7 @@ def make_other_format(draw: random.Random, path: Path) -> None:
     draw.choice(write)()
 
 
-HARM = (cut_off, reorder, duplicate, make_foreign, edit_header, edit_number, make_other_format)
+DAMAGES = (cut_off, reorder, duplicate, make_foreign, edit_header, edit_number, make_other_format)
 
 
 @pytest.mark.promise(
@@ -213,7 +211,7 @@ HARM = (cut_off, reorder, duplicate, make_foreign, edit_header, edit_number, mak
     "prediction files that are cut, reordered, doubled, foreign, edited, of another format",
     "refused by name, exit 6; nothing is aligned by guess",
 )
-def test_predictions_that_do_not_fit_are_refused_by_name(disk: Path, table: Table) -> None:
+def test_r22_damaged_predictions_are_refused(disk: Path, table: Table) -> None:
     table.played(210 * SCALE)
     draw = random.Random(22)
     for number in range(210 * SCALE):
@@ -221,19 +219,19 @@ def test_predictions_that_do_not_fit_are_refused_by_name(disk: Path, table: Tabl
         written = predictions(draw)
         written.write(path)
         assert accept(path).outputs.tobytes() == written.outputs.tobytes()
-        harm = HARM[number % len(HARM)]
-        harm(draw, path)
+        damage = DAMAGES[number % len(DAMAGES)]
+        damage(draw, path)
         with pytest.raises(IntegrityError) as refused:
             accept(path)
-        assert str(refused.value).startswith(f"{path}: "), harm.__name__
+        assert str(refused.value).startswith(f"{path}: "), damage.__name__
         assert refused.value.exit_code == 6
 
 
 @pytest.mark.promise(
     "R22", "a flipped bit of a prediction file", "refused, or every number is unchanged"
 )
-def test_flipped_bits_in_predictions_never_change_a_number(disk: Path, table: Table) -> None:
-    """A bit that no reader looks at may flip; all others are noticed."""
+def test_r22_flipped_bits_are_refused_or_change_no_number(disk: Path, table: Table) -> None:
+    """Some bits of a Parquet file are not read."""
     table.played(100 * SCALE)
     draw = random.Random(23)
     num_refused = 0

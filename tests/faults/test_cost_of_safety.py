@@ -1,5 +1,4 @@
-"""R12: what it costs that checkpoints, weights and records are on disk and have their SHA-256, and
-that they go up to an object store."""
+"""R12: the time that fsync, SHA-256 and uploads of checkpoints, weights and records take."""
 
 import functools
 import hashlib
@@ -27,7 +26,7 @@ from trainable.data.synthetic import write_sample
 from trainable.training.train import train
 
 NUM_ROWS = 27_416
-"""Of the course's three training files: the epoch that the promise is about."""
+"""Rows of the course's three training files: those of the promised epoch."""
 MINILM = {
     "hidden_size": 384,
     "num_hidden_layers": 6,
@@ -38,7 +37,7 @@ MINILM = {
 
 
 class Timed:
-    """A function, and the seconds that were spent in it; those of them that the trial waited."""
+    """A function with the seconds spent in it, and the part of them in the main thread."""
 
     def __init__(self, call: Callable[..., Any]) -> None:
         self.call, self.seconds, self.waited = call, 0.0, 0.0
@@ -55,10 +54,10 @@ class Timed:
 
 
 @pytest.fixture
-def seconds_and_epoch(tmp_path: Path) -> Callable[..., tuple[float, float]]:
-    """Train a part of the rows in a folder: the seconds, and how many times as many rows an epoch
-    has. Rows are trained on as fast for a part of them; what is kept of an epoch does not depend on
-    them."""
+def seconds_and_factor(tmp_path: Path) -> Callable[..., tuple[float, float]]:
+    """A function that trains on fewer rows than the promised epoch has. It returns an epoch's
+    seconds and the ratio of the numbers of rows: training time is proportional to them, while the
+    size of the files is constant."""
     write_sample(tmp_path / "data", num_train=400, num_dev=100)
     words = {word for path in (tmp_path / "data").iterdir() for word in path.read_text().split()}
     specials = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -87,44 +86,44 @@ def seconds_and_epoch(tmp_path: Path) -> Callable[..., tuple[float, float]]:
     "parameters",
     "at most 2 % of an epoch over 27,416 rows",
 )
-def test_r12_what_fsync_and_sha256_cost(
+def test_r12_cost_of_fsync_and_sha256(
     tmp_path: Path,
-    seconds_and_epoch: Callable[..., tuple[float, float]],
+    seconds_and_factor: Callable[..., tuple[float, float]],
     monkeypatch: pytest.MonkeyPatch,
     table: Table,
 ) -> None:
     fsync, digest = Timed(os.fsync), Timed(hashlib.file_digest)
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(hashlib, "file_digest", digest)
-    seconds, share = seconds_and_epoch(tmp_path / "trial")
+    seconds, factor = seconds_and_factor(tmp_path / "trial")
     disk = fsync.seconds + digest.seconds
     assert min(fsync.seconds, digest.seconds) > 0
-    epoch = (seconds - disk) * share
+    epoch = (seconds - disk) * factor
     table.measured("of an epoch", [100 * disk / (epoch + disk)], unit="%", within=2)
 
 
-@pytest.mark.rare("test_working_copy.py sees what goes up, in memory")
+@pytest.mark.rare("test_working_copy.py checks uploads to a store in memory")
 @pytest.mark.promise(
     "R12",
     "object store: the same files are uploaded, with 5 ms a request",
     "a trial waits at most 2 % of an epoch over 27,416 rows, the last's uploads included",
 )
-def test_r12_what_an_object_store_costs(
-    seconds_and_epoch: Callable[..., tuple[float, float]],
+def test_r12_cost_of_uploads(
+    seconds_and_factor: Callable[..., tuple[float, float]],
     s3: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,
     table: Table,
 ) -> None:
-    """S3's processor time, which moto takes from the machine that trains, is in it."""
+    """Includes the processor time of moto, which emulates S3 on the same machine."""
     requests: list[tuple[str, int]] = []
 
-    def distant(request: Request, send: Send) -> Answer:
+    def delayed(request: Request, send: Send) -> Answer:
         requests.append((request.method, len(request.body)))
         time.sleep(0.005)
         return send(request)
 
     num_epochs, waits, reports = 2, dict[str, Timed](), list[float]()
-    with in_front_of(s3["AWS_ENDPOINT_URL"], distant, at_once=True) as url:
+    with in_front_of(s3["AWS_ENDPOINT_URL"], delayed, at_once=True) as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
         folder, calls = storage_folder(URI), dict[str, Timed]()
         for kind, names, timed in (
@@ -140,18 +139,20 @@ def test_r12_what_an_object_store_costs(
 
         trial = folder / "s" / "trials" / "0001"
         report = lambda _: reports.append(waited())  # noqa: E731
-        seconds, share = seconds_and_epoch(trial, num_epochs, report=report)
-        away = sum(call.seconds for call in calls.values()) / num_epochs
-        before, start, num = len(requests), time.perf_counter(), 50
-        for number in range(num):
+        seconds, factor = seconds_and_factor(trial, num_epochs, report=report)
+        uploads = sum(call.seconds for call in calls.values()) / num_epochs
+        num_requests, start, num_records = len(requests), time.perf_counter(), 50
+        for number in range(num_records):
             write_atomic(folder / "s" / "records" / f"{number}.json", "x" * 2000)
-        a_record = (time.perf_counter() - start) / num
-    epoch = (seconds - reports[-1] / num_epochs) * share
+        record = (time.perf_counter() - start) / num_records
+    epoch = (seconds - reports[-1] / num_epochs) * factor
     table.measured("of an epoch", [100 * reports[-1] / num_epochs / epoch], unit="%", within=2)
     table.measured("waited between epochs", [reports[0]])
     table.measured("waited after the last", [reports[-1] - reports[0]])
-    table.measured("an epoch's uploads took", [away])
+    table.measured("an epoch's uploads took", [uploads])
     table.measured(
-        "they were", [sum(size for _, size in requests[:before]) / 1e6 / num_epochs], unit="MB"
+        "they were",
+        [sum(size for _, size in requests[:num_requests]) / 1e6 / num_epochs],
+        unit="MB",
     )
-    table.measured("one small record", [1000 * a_record], unit="ms")
+    table.measured("one small record", [1000 * record], unit="ms")

@@ -1,7 +1,4 @@
-"""What bad files do: every defect is named with its place, and nothing crashes or hangs.
-
-The promises D1 to D4 and D6.
-"""
+"""D1 to D4, D6: defects of data files are reported with their line, and no file causes a crash."""
 
 import csv
 import io
@@ -31,7 +28,7 @@ Rows = list[list[str]]
 
 
 def _rows(draw: random.Random) -> Rows:
-    """A sound sentiment file as cells: index, id, sentence, label."""
+    """A valid sentiment file as cells: index, id, sentence, label."""
     size = draw.randint(3, 30)
     rows = [[str(i), f"id-{i}", f"sentence {i} ü 漢", str(draw.randrange(5))] for i in range(size)]
     return [["", "id", "sentence", "sentiment"], *rows]
@@ -41,22 +38,32 @@ def _text(rows: Rows, delimiter: str = "\t") -> str:
     return "".join(delimiter.join(row) + "\n" for row in rows)
 
 
-def _set_cell(column: int, value: str) -> Callable[[Rows, random.Random], tuple[bytes, int]]:
+Build = Callable[[Rows, random.Random], tuple[bytes, int]]
+"""Makes a file with a defect, and returns it with the line of the defect; 0: the whole file."""
+
+
+def _set_cell(column: int, value: str) -> Build:
+    """Set a cell of a random row; `{}` in the value is the old one."""
+
     def build(rows: Rows, draw: random.Random) -> tuple[bytes, int]:
         line = draw.randint(2, len(rows))
-        rows[line - 1][column] = value
+        rows[line - 1][column] = value.format(rows[line - 1][column])
         return _text(rows).encode(), line
 
     return build
 
 
+def _encode(encoding: str, line: int = 0) -> Build:
+    return lambda rows, draw: (_text(rows).encode(encoding), line)
+
+
+def _end_lines(end: str, line: int = 0) -> Build:
+    return lambda rows, draw: (_text(rows).replace("\n", end).encode(), line)
+
+
 def _missing_column(rows: Rows, draw: random.Random) -> tuple[bytes, int]:
-    gone = draw.randint(1, 3)
-    return _text([row[:gone] + row[gone + 1 :] for row in rows]).encode(), 1
-
-
-def _extra_column(rows: Rows, draw: random.Random) -> tuple[bytes, int]:
-    return _text([[*row, "note"] for row in rows]).encode(), 1
+    column = draw.randint(1, 3)
+    return _text([row[:column] + row[column + 1 :] for row in rows]).encode(), 1
 
 
 def _missing_cell(rows: Rows, draw: random.Random) -> tuple[bytes, int]:
@@ -69,26 +76,12 @@ def _wrong_delimiter(rows: Rows, draw: random.Random) -> tuple[bytes, int]:
     return _text(rows, draw.choice(",;|")).encode(), 1
 
 
-def _open_quote(rows: Rows, draw: random.Random) -> tuple[bytes, int]:
-    line = draw.randint(2, len(rows))
-    rows[line - 1][2] = '"' + rows[line - 1][2]
-    return _text(rows).encode(), line
-
-
-def _swallowing_quotes(rows: Rows, draw: random.Random) -> tuple[bytes, int]:
+def _quotes_around_rows(rows: Rows, draw: random.Random) -> tuple[bytes, int]:
     line = draw.randint(2, len(rows) - 2)
     last = draw.randint(line + 1, len(rows))
     rows[line - 1][2] = '"' + rows[line - 1][2]
     rows[last - 1][2] += '"'
     return _text(rows).encode(), line
-
-
-def _byte_order_mark(rows: Rows, draw: random.Random) -> tuple[bytes, int]:
-    return b"\xef\xbb\xbf" + _text(rows).encode(), 1
-
-
-def _utf16(rows: Rows, draw: random.Random) -> tuple[bytes, int]:
-    return _text(rows).encode("utf-16"), 0
 
 
 def _latin1(rows: Rows, draw: random.Random) -> tuple[bytes, int]:
@@ -98,35 +91,15 @@ def _latin1(rows: Rows, draw: random.Random) -> tuple[bytes, int]:
     return _text(rows).encode("latin-1"), line
 
 
-def _nul(rows: Rows, draw: random.Random) -> tuple[bytes, int]:
-    line = draw.randint(2, len(rows))
-    rows[line - 1][2] += "\0"
-    return _text(rows).encode(), line
-
-
-def _cr_only(rows: Rows, draw: random.Random) -> tuple[bytes, int]:
-    return _text(rows).replace("\n", "\r").encode(), 0
-
-
-def _crlf(rows: Rows, draw: random.Random) -> tuple[bytes, int]:
-    return _text(rows).replace("\n", "\r\n").encode(), 0
-
-
-def _huge_cell(rows: Rows, draw: random.Random) -> tuple[bytes, int]:
-    line = draw.randint(2, len(rows))
-    rows[line - 1][2] = "x" * 1_000_000
-    return _text(rows).encode(), line
-
-
 def _empty(rows: Rows, draw: random.Random) -> tuple[bytes, int]:
     return b"\n" * draw.randrange(3), 0
 
 
-def _header_only(rows: Rows, draw: random.Random) -> tuple[bytes, int]:
+def _header(rows: Rows, draw: random.Random) -> tuple[bytes, int]:
     return _text(rows[:1]).encode(), 0
 
 
-def _twice(changes_label: bool) -> Callable[[Rows, random.Random], tuple[bytes, int]]:
+def _duplicate_id(changes_label: bool) -> Build:
     def build(rows: Rows, draw: random.Random) -> tuple[bytes, int]:
         row = list(draw.choice(rows[1:]))
         if changes_label:
@@ -137,28 +110,28 @@ def _twice(changes_label: bool) -> Callable[[Rows, random.Random], tuple[bytes, 
     return build
 
 
-DEFECTS: dict[str, tuple[Callable[[Rows, random.Random], tuple[bytes, int]], str, str]] = {
+DEFECTS: dict[str, tuple[Build, str, str]] = {
     "missing column": (_missing_column, "D04", "no column"),
-    "extra column": (_extra_column, "D05", "5 cells|column note is not used"),
+    "extra column": (_end_lines("\tnote\n", 1), "D20", "column note is not used"),
     "missing cell": (_missing_cell, "D05", "3 cells, the header has 4"),
     "wrong delimiter": (_wrong_delimiter, "D04", "the delimiter looks like a"),
-    "open quote": (_open_quote, "D03", "a quotation mark is open to the end of the file"),
-    "quotes that swallow rows": (
-        _swallowing_quotes,
-        "D14",
-        r"closes in line \d+, with rows between",
-    ),
-    "byte-order mark": (_byte_order_mark, "D21", "byte-order mark"),
-    "UTF-16": (_utf16, "D02", "is UTF-16"),
+    "open quote": (_set_cell(2, '"{}'), "D03", "a quotation mark is open to the end of the file"),
+    "quotes around rows": (_quotes_around_rows, "D14", r"closes in line \d+, with rows between"),
+    "byte-order mark": (_encode("utf-8-sig", 1), "D21", "byte-order mark"),
+    "UTF-16": (_encode("utf-16"), "D02", "is UTF-16"),
     "Latin-1": (_latin1, "D02", "byte 0xe9 is not UTF-8"),
-    "NUL": (_nul, "D02", "NUL byte"),
-    "CR only": (_cr_only, "D24", "lines end in CR alone"),
-    "CR LF": (_crlf, "D24", "lines end in CR LF"),
-    "1 MB cell": (_huge_cell, "D11", "a cell of more than"),
+    "NUL": (_set_cell(2, "{}\0"), "D02", "NUL byte"),
+    "CR only": (_end_lines("\r"), "D24", "lines end in CR alone"),
+    "CR LF": (_end_lines("\r\n"), "D24", "lines end in CR LF"),
+    "1 MB cell": (_set_cell(2, "x" * 1_000_000), "D11", "a cell of more than"),
     "empty file": (_empty, "D13", "is empty"),
-    "header only": (_header_only, "D13", "a header and no rows"),
-    "duplicate id": (_twice(False), "D10", "occurs twice$"),
-    "same id, another label": (_twice(True), "D10", "occurs twice, with another label"),
+    "header only": (_header, "D13", "a header and no rows"),
+    "duplicate id": (_duplicate_id(False), "D10", "occurs twice$"),
+    "duplicate id, another label": (
+        _duplicate_id(True),
+        "D10",
+        "occurs twice, with another label",
+    ),
     "no id": (_set_cell(1, ""), "D06", "column id is empty"),
     "label out of range": (_set_cell(3, "5"), "D08", "is '5', not a class in 0..4"),
     "label a float": (_set_cell(3, "1.5"), "D08", "is '1.5', not a class"),
@@ -185,34 +158,30 @@ def _read(tmp_path: Path, content: bytes, task: str = "sentiment") -> tuple[Exam
     "D1", "data files with one of 26 defects", "named with its file, line, value and what to do"
 )
 @pytest.mark.parametrize("defect", DEFECTS)
-def test_d1_each_defect_has_its_message_and_its_line(
-    defect: str, tmp_path: Path, table: Table
-) -> None:
+def test_d1_a_defect_is_reported_with_its_line(defect: str, tmp_path: Path, table: Table) -> None:
     table.played(len(VARIANTS))
     build, code, message = DEFECTS[defect]
     for variant in VARIANTS:
         draw = random.Random(f"{defect}{variant}")
         rows = _rows(draw)
-        sound = len(rows) - 1
+        num_rows = len(rows) - 1
         content, line = build(rows, draw)
         examples, found = _read(tmp_path, content)
-        if defect == "extra column":
-            code = "D20"
-        matching = [d for d in found if d.code == code]
-        assert len(matching) == 1, [str(d) for d in found]
-        assert re.search(message, matching[0].message), matching[0].message
-        assert matching[0].line == line
-        assert matching[0].file == "ids-sst-train.csv"
-        assert matching[0].fix
-        is_error = matching[0].severity == "error"
+        assert [d.code for d in found].count(code) == 1, [str(d) for d in found]
+        reported = next(d for d in found if d.code == code)
+        assert re.search(message, reported.message), reported.message
+        assert reported.line == line
+        assert reported.file == "ids-sst-train.csv"
+        assert reported.fix
+        is_error = reported.severity == "error"
         assert is_error == (code < "D20")
         if not is_error:
-            assert len(examples) == sound
-        elif matching[0].is_of_row:
-            assert len(examples) == (sound if code == "D10" else sound - 1)
+            assert len(examples) == num_rows
+        elif reported.is_of_row:
+            assert len(examples) == (num_rows if code == "D10" else num_rows - 1)
 
 
-def test_all_defects_are_named_in_one_pass(tmp_path: Path) -> None:
+def test_all_defects_of_a_file_are_reported(tmp_path: Path) -> None:
     content = (
         '\tid\tsentence\tsentiment\n0\ta\tfine\t1\n1\t\t\t9\n2\tb\t"two\nlines"\t2\n3\tc\tlast\t\n'
     )
@@ -225,7 +194,7 @@ def test_all_defects_are_named_in_one_pass(tmp_path: Path) -> None:
 
 
 @pytest.mark.promise("D2", "data files with changed bytes", "rows or a named defect; no crash")
-def test_d2_mutated_bytes_give_rows_or_defects(tmp_path: Path, table: Table) -> None:
+def test_d2_changed_bytes_give_rows_or_defects(tmp_path: Path, table: Table) -> None:
     num_files = how_often(5_000, 100_000, 500)
     table.played(num_files)
     draw = random.Random(0)
@@ -245,8 +214,8 @@ def test_d2_mutated_bytes_give_rows_or_defects(tmp_path: Path, table: Table) -> 
 
 
 @pytest.mark.promise("D3", "written tables", "read back unchanged, in their order")
-def test_d3_write_and_read_is_identity(tmp_path: Path, table: Table) -> None:
-    """A reader takes blanks around a cell away, and nothing else."""
+def test_d3_a_written_table_is_read_unchanged(tmp_path: Path, table: Table) -> None:
+    """Readers strip cells, and change nothing else."""
     num_tables = how_often(500, 10_000, 100)
     table.played(num_tables)
 
@@ -278,16 +247,16 @@ def test_d4_lines_of_any_entries(tmp_path: Path, table: Table) -> None:
     lines = [draw.choices(ENTRIES, k=draw.randint(0, 5)) for _ in range(num_lines)]
     content = "".join(json.dumps(line) + "\n" for line in lines)
     examples, found = _read(tmp_path, content.encode(), "nli")
-    sound = [
+    valid = [
         line
         for line in lines
         if len(line) in (2, 3)
         and all(isinstance(entry, str) for entry in line)
-        and all(entry.strip() for entry in line[:2])  # an empty third sentence is none
+        and all(entry.strip() for entry in line[:2])  # the third sentence may be empty
     ]
-    wrong = [i for i, line in enumerate(lines, start=1) if line not in sound]
+    wrong = [i for i, line in enumerate(lines, start=1) if line not in valid]
     assert sorted({defect.line for defect in found if defect.severity == "error"}) == wrong
-    assert list(zip(*examples.sentences, strict=True)) == [(line[0], line[1]) for line in sound]
+    assert list(zip(*examples.sentences, strict=True)) == [(line[0], line[1]) for line in valid]
 
 
 @pytest.mark.promise("D4", "lines that are not entailment pairs", "named with their line")
@@ -303,16 +272,16 @@ def test_d4_lines_of_any_entries(tmp_path: Path, table: Table) -> None:
         ("[" * 50_000, "is not JSON"),
     ],
 )
-def test_d4_entailment_lines(line: str, message: str, tmp_path: Path) -> None:
-    sound = '["anchor", "entailed"]\n["anchor", "entailed", "not"]\n'
-    examples, found = _read(tmp_path, (sound + line + "\n").encode(), "nli")
+def test_d4_a_line_that_is_no_entailment_pair(line: str, message: str, tmp_path: Path) -> None:
+    valid = '["anchor", "entailed"]\n["anchor", "entailed", "not"]\n'
+    examples, found = _read(tmp_path, (valid + line + "\n").encode(), "nli")
     assert examples.contradictions == ("", "not")
     assert [(d.code, d.line) for d in found] == [("D12", 3)]
     assert message in found[0].message
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the course's data is not here")
-def test_d6_the_courses_data_has_exactly_these_defects() -> None:
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the course's data is not available")
+def test_d6_defects_of_the_course_data() -> None:
     found = read_directory(SHARED, PAPER_TASKS)[1]
     errors = Counter((d.code, d.file) for d in found if d.severity == "error")
     assert errors == {("D07", "quora-train.csv"): 2, ("D09", "quora-train.csv"): 1}

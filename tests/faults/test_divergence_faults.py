@@ -1,7 +1,4 @@
-"""R16: what is not finite ends a trial at once, is not tried again, told on, nor ever chosen.
-
-A real sweep of the tiny BERT under Ray, whose known configurations each go wrong in another way.
-"""
+"""R16: trials of a tiny BERT with losses or metrics that are not finite end as diverged."""
 
 import math
 import random
@@ -35,14 +32,14 @@ from trainable.storage.trial_folder import TrialFolder
 pytestmark = pytest.mark.slow
 
 RARE = "cheap"
-"""A word that is taken out of the training rows."""
+"""A word that occurs only in dev rows."""
 LATER = "weights that explode in the second epoch"
 
 Weights = dict[str, torch.Tensor]
 
 
-def spoil(folder: Path, encoder: Path, change: Callable[[Weights], object]) -> str:
-    """A copy of the encoder with other weights."""
+def changed_encoder(folder: Path, encoder: Path, change: Callable[[Weights], object]) -> str:
+    """Copy the encoder and change its weights."""
     shutil.copytree(encoder, folder)
     weights = load_file(folder / "model.safetensors")
     change(weights)
@@ -50,8 +47,8 @@ def spoil(folder: Path, encoder: Path, change: Callable[[Weights], object]) -> s
     return str(folder)
 
 
-def without_the_rare_word(folder: Path, data: Path) -> str:
-    """The data, in whose training rows no sentence has it; the dev rows all do."""
+def data_with_rare_word(folder: Path, data: Path) -> str:
+    """Copy the data, with the rare word only in dev rows."""
     shutil.copytree(data, folder)
     for path in folder.glob("*-train.csv"):
         path.write_text(path.read_text("utf-8").replace(RARE, "good"), "utf-8")
@@ -60,7 +57,8 @@ def without_the_rare_word(folder: Path, data: Path) -> str:
     return str(folder)
 
 
-def unlearn_the_rare_word(encoder: Path) -> Callable[[Weights], object]:
+def set_rare_word_nan(encoder: Path) -> Callable[[Weights], object]:
+    """Set the word's embedding to NaN."""
     row = Tokenizer.from_file(str(encoder / "tokenizer.json")).token_to_id(RARE)
     return lambda weights: weights["embeddings.word_embeddings.weight"][row].fill_(math.nan)
 
@@ -71,31 +69,31 @@ def zero(weights: Weights) -> None:
 
 
 def faults(folder: Path, encoder: Path, data: Path) -> dict[str, dict[str, Any]]:
-    """What goes wrong -> the settings with which it does."""
+    """Fault -> the settings that cause it."""
     simcse = {"loss.simcse.enabled": True, "loss.simcse.similarity": "cosine"}
-    rare = without_the_rare_word(folder / "rare", data)
-    nowhere = spoil(folder / "nan-row", encoder, unlearn_the_rare_word(encoder))
-    nan = spoil(
+    rare = data_with_rare_word(folder / "rare", data)
+    nan_row = changed_encoder(folder / "nan-row", encoder, set_rare_word_nan(encoder))
+    nan = changed_encoder(
         folder / "nan", encoder, lambda weights: weights["pooler.dense.bias"].fill_(math.nan)
     )
     found: dict[str, dict[str, Any]] = {
-        "a loss that is infinite": {"loss.mnr.weight": 1e300},
-        "a metric that is not a number": {"model.encoder": nowhere, "data.dir": rare},
+        "an infinite loss": {"loss.mnr.weight": 1e300},
+        "a metric that is NaN": {"model.encoder": nan_row, "data.dir": rare},
         LATER: {"optim.weight_decay": 8000.0},
         "a gradient that explodes": {"loss.paraphrase_weight": 1e38},
-        "a loss that is not a number": {"loss.mnr.scale": 1e300},
-        "a temperature that is next to nothing": {**simcse, "loss.simcse.temperature": 1e-300},
-        "a penalty that is infinite": {"loss.smart.enabled": True, "loss.smart.weight": 1e300},
-        "weights that are not numbers": {"model.encoder": nan},
+        "a loss that is NaN": {"loss.mnr.scale": 1e300},
+        "a temperature near 0": {**simcse, "loss.simcse.temperature": 1e-300},
+        "an infinite penalty": {"loss.smart.enabled": True, "loss.smart.weight": 1e300},
+        "weights that are NaN": {"model.encoder": nan},
     }
     draw = random.Random(16)
     for number in range(92):
-        found[f"drawn {number}"] = drawn(draw, simcse)
+        found[f"random {number}"] = random_fault(draw, simcse)
     return dict(list(found.items())[: how_often(8, 100, test=3)])
 
 
-def drawn(draw: random.Random, simcse: dict[str, Any]) -> dict[str, Any]:
-    """One of those that go wrong by their size, by how much and in what training."""
+def random_fault(draw: random.Random, simcse: dict[str, Any]) -> dict[str, Any]:
+    """Settings with a random extreme value, learning rate and seed."""
     size = 10 ** draw.uniform(45, 300)
     fault = draw.choice(
         [
@@ -114,7 +112,7 @@ def drawn(draw: random.Random, simcse: dict[str, Any]) -> dict[str, Any]:
     "ended as diverged after at most one more epoch, not tried again, reported to the search "
     "as failed, never chosen; a constant prediction is flagged, with a Pearson of 0",
 )
-def test_r16_a_sweep_of_trials_that_diverge(
+def test_r16_diverged_trials_end_and_are_never_chosen(
     tmp_path: Path,
     tiny_encoder: Path,
     tiny_data: Path,
@@ -123,7 +121,7 @@ def test_r16_a_sweep_of_trials_that_diverge(
     table: Table,
 ) -> None:
     bad = faults(tmp_path, tiny_encoder, tiny_data)
-    constant = {"model.encoder": spoil(tmp_path / "zero", tiny_encoder, zero)}
+    constant = {"model.encoder": changed_encoder(tmp_path / "zero", tiny_encoder, zero)}
     name = "b3-no-pretraining"
     settings = {
         "data.dir": str(tiny_data),
@@ -146,12 +144,12 @@ def test_r16_a_sweep_of_trials_that_diverge(
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     searchers: list[OptunaSearcher] = []
 
-    class Watched(OptunaSearcher):
+    class Recorded(OptunaSearcher):
         def __init__(self, *arguments: Any) -> None:
             super().__init__(*arguments)
             searchers.append(self)
 
-    monkeypatch.setattr(drive, "OptunaSearcher", Watched)
+    monkeypatch.setattr(drive, "OptunaSearcher", Recorded)
     storage = tmp_path / "runs"
     tracking = resolve_tracking(storage)
     sweep = read_sweep(str(tmp_path / "mine.yaml"), (), {})
@@ -172,10 +170,10 @@ def test_r16_a_sweep_of_trials_that_diverge(
     assert any(flag.startswith("dev/similarity/pearson is undefined") for flag in flags)
     assert {epoch.metrics["dev/similarity/pearson"] for epoch in others[0].epochs} == {0.0}
 
-    told = searchers[0].study.trials
-    assert [trial.state for trial in told].count(TrialState.FAIL) == len(bad)
-    assert [trial.state for trial in told].count(TrialState.COMPLETE) == 4
-    values = [v for t in told for v in (*(t.values or ()), *t.intermediate_values.values())]
+    in_study = searchers[0].study.trials
+    assert [trial.state for trial in in_study].count(TrialState.FAIL) == len(bad)
+    assert [trial.state for trial in in_study].count(TrialState.COMPLETE) == 4
+    values = [v for t in in_study for v in (*(t.values or ()), *t.intermediate_values.values())]
     assert values
     assert all(map(math.isfinite, values))
     assert result.best is not None

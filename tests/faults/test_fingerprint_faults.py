@@ -1,7 +1,7 @@
-"""Predictions that were made otherwise than the rest are refused by their fingerprints: R23.
+"""R23: runs whose predictions were made with another tokenizer or other data are refused.
 
-Real runs; of one epoch of one of them the predictions are replaced by whole, honest files of what
-a model would have written with another tokenizer, length, order of labels or version of the data.
+In one epoch of one run, the predictions are replaced by a valid file that a model with another
+tokenizer, maximum length, order of labels or version of the data would have written.
 """
 
 import dataclasses
@@ -28,47 +28,49 @@ TASK = "sentiment"
 Other = Callable[[Predictions, Path, Path, Path], Predictions]
 
 
-def other_vocabulary(found: Predictions, encoder: Path, data: Path, here: Path) -> Predictions:
-    folder = shutil.copytree(encoder, here / "encoder")
+def other_vocabulary(found: Predictions, encoder: Path, data: Path, work: Path) -> Predictions:
+    folder = shutil.copytree(encoder, work / "encoder")
     rules = json.loads((folder / "tokenizer.json").read_text())
     words = rules["model"]["vocab"]
     words["good"], words["bad"] = words["bad"], words["good"]
     (folder / "tokenizer.json").write_text(json.dumps(rules))
-    return _tokenized(found, folder, _max_length(found, encoder))
+    return _with_tokenizer(found, folder, _max_length(found, encoder))
 
 
-def other_rules(found: Predictions, encoder: Path, data: Path, here: Path) -> Predictions:
-    folder = shutil.copytree(encoder, here / "encoder")
+def other_rules(found: Predictions, encoder: Path, data: Path, work: Path) -> Predictions:
+    folder = shutil.copytree(encoder, work / "encoder")
     rules = json.loads((folder / "tokenizer.json").read_text())
     rules["normalizer"] = {"type": "Lowercase"}
     (folder / "tokenizer.json").write_text(json.dumps(rules))
-    return _tokenized(found, folder, _max_length(found, encoder))
+    return _with_tokenizer(found, folder, _max_length(found, encoder))
 
 
-def other_length(found: Predictions, encoder: Path, data: Path, here: Path) -> Predictions:
-    return _tokenized(found, encoder, _max_length(found, encoder) + 1)
+def other_length(found: Predictions, encoder: Path, data: Path, work: Path) -> Predictions:
+    return _with_tokenizer(found, encoder, _max_length(found, encoder) + 1)
 
 
-def other_label_order(found: Predictions, encoder: Path, data: Path, here: Path) -> Predictions:
+def other_label_order(found: Predictions, encoder: Path, data: Path, work: Path) -> Predictions:
     examples = _examples(found, data)
     assert examples.labels is not None
-    return _of(found, dataclasses.replace(examples, labels=4 - examples.labels))
+    return _with_data_of(found, dataclasses.replace(examples, labels=4 - examples.labels))
 
 
-def other_text(found: Predictions, encoder: Path, data: Path, here: Path) -> Predictions:
+def other_text(found: Predictions, encoder: Path, data: Path, work: Path) -> Predictions:
     examples = _examples(found, data)
     (side,) = examples.sentences
-    return _of(found, dataclasses.replace(examples, sentences=((f"{side[0]} .", *side[1:]),)))
+    return _with_data_of(
+        found, dataclasses.replace(examples, sentences=((f"{side[0]} .", *side[1:]),))
+    )
 
 
-def other_rows(found: Predictions, encoder: Path, data: Path, here: Path) -> Predictions:
-    """A version of the data that has one row less."""
+def other_rows(found: Predictions, encoder: Path, data: Path, work: Path) -> Predictions:
+    """A version of the data with one row fewer."""
     rows = np.arange(1, len(found.ids))
     assert found.labels is not None
     fewer = dataclasses.replace(
         found, ids=found.ids[1:], outputs=found.outputs[1:], labels=found.labels[1:]
     )
-    return _of(fewer, _examples(found, data).take(rows))
+    return _with_data_of(fewer, _examples(found, data).take(rows))
 
 
 @pytest.mark.promise(
@@ -87,7 +89,7 @@ def other_rows(found: Predictions, encoder: Path, data: Path, here: Path) -> Pre
         (other_rows, f"{TASK}, epoch 2: data "),
     ],
 )
-def test_what_was_predicted_otherwise_is_refused(
+def test_r23_a_run_with_other_predictions_is_refused(
     tiny_runs: Path, tiny_encoder: Path, tiny_data: Path, tmp_path: Path, other: Other, reason: str
 ) -> None:
     tracking = Tracking(f"sqlite:///{tiny_runs / 'mlflow.db'}")
@@ -111,18 +113,18 @@ def test_what_was_predicted_otherwise_is_refused(
     assert {candidate.run_id for candidate in pool.candidates} == {first.run_id}
 
 
-def _tokenized(found: Predictions, encoder: Path, max_length: int) -> Predictions:
+def _with_tokenizer(found: Predictions, encoder: Path, max_length: int) -> Predictions:
     tokenizer = tokenizer_fingerprint(load_tokenizer(encoder), max_length)
     return dataclasses.replace(found, tokenizer=tokenizer)
 
 
 def _max_length(found: Predictions, encoder: Path) -> int:
-    """The length that the run's own fingerprint is of."""
+    """The maximum length that is part of the run's fingerprint."""
     tokenizer = load_tokenizer(encoder)
     for length in range(1, 513):
         if tokenizer_fingerprint(tokenizer, length) == found.tokenizer:
             return length
-    raise AssertionError("the fingerprint is of none of the lengths")
+    raise AssertionError("no length matches the fingerprint")
 
 
 def _examples(found: Predictions, data: Path) -> Examples:
@@ -131,5 +133,5 @@ def _examples(found: Predictions, data: Path) -> Examples:
     return examples
 
 
-def _of(found: Predictions, examples: Examples) -> Predictions:
+def _with_data_of(found: Predictions, examples: Examples) -> Predictions:
     return dataclasses.replace(found, data_fingerprint=examples.fingerprint, labels=examples.labels)

@@ -1,7 +1,7 @@
-"""R13, R6: a disk that is really full, at many moments: nothing is damaged, and it goes on later.
+"""R13, R6: full disks, at many moments of a sweep.
 
-The disks are small ones in memory. Where none can be mounted these tests skip, and the injected
-errors of `test_sweep_faults.py` and `test_storage_faults.py` remain.
+The disks are small tmpfs mounts. Without permission to mount, these tests are skipped;
+`test_sweep_faults.py` and `test_storage_faults.py` inject the errors instead.
 """
 
 import json
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.slow
 
 SWEEP_POINTS = [(1, 40), (1, 0), (3, 4), (3, 100), (6, 8), (6, 250), (9, 16), (9, 500),
                 (12, 64), (12, 1000), (16, 32), (20, 128)]  # fmt: skip
-"""Epochs of the sweep before its disk is filled, and the KB that are left then."""
+"""The number of epochs before the disk is filled, and the KB that stay free."""
 MLFLOW_POINTS = [(3, 0), (1, 64), (6, 16), (10, 24), (14, 8)]
 _draw = random.Random(13)
 SWEEP_POINTS += [(_draw.randint(1, 20), _draw.randint(0, 1000)) for _ in range(40)]
@@ -49,14 +49,14 @@ STALL = "the longest stall was"
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
-    """32 MB for sweeps: three trials of the tiny BERT, while they run, need 19."""
+    """32 MB for a sweep; three trials of the tiny BERT need up to 19."""
     with small_disk(tmp_path / "runs", 32) as disk:
         yield disk
 
 
 @pytest.fixture
 def other_disk(tmp_path: Path) -> Iterator[Disk]:
-    """16 MB for what is not the sweep's folder."""
+    """16 MB outside the sweep's folder."""
     with small_disk(tmp_path / "other", 16) as disk:
         yield disk
 
@@ -66,9 +66,9 @@ def other_disk(tmp_path: Path) -> Iterator[Disk]:
     "the sweep's disk is full, with 0 to 1,000 KB left, after 1 to 20 epochs",
     "the sweep stops in order (exit 75) and says so; no damaged file; whole after `resume`",
 )
-@pytest.mark.rare("test_callback.py has no space left stop a sweep")
+@pytest.mark.rare("test_callback.py stops a sweep because no space is left")
 @pytest.mark.parametrize(("num_epochs", "kilobytes"), SWEEP_POINTS[: how_often(12, 52)])
-def test_r13_the_disk_of_the_sweep(
+def test_r13_a_full_disk_of_the_sweep_stops_it(
     tmp_path: Path, tiny_data: Path, disk: Disk, table: Table, num_epochs: int, kilobytes: int
 ) -> None:
     sweep_of(tmp_path, tiny_data)
@@ -86,7 +86,7 @@ def test_r13_the_disk_of_the_sweep(
     assert "MB are free on the sweep's disk" in text
     assert "Traceback" not in text
     assert_undamaged(disk.path)
-    code, text = Driver("resume", tmp_path, **given).end()  # it is still full
+    code, text = Driver("resume", tmp_path, **given).end()  # the disk is still full
     assert code in (1, 75), text
     assert "Traceback" not in text
     disk.free()
@@ -106,9 +106,9 @@ def test_r13_the_disk_of_the_sweep(
     "metrics of every epoch, every kept weight and the chosen ensemble are bit by bit those of an "
     "undisturbed sweep (tiny BERT, CPU)",
 )
-@pytest.mark.rare("test_identity.py compares what was broken otherwise")
+@pytest.mark.rare("test_identity.py compares sweeps after other faults")
 @pytest.mark.parametrize(("num_epochs", "kilobytes"), [(1, 0), (1, 300), (4, 60), (9, 0)])
-def test_r13_in_earnest_nothing_is_changed_by_it(
+def test_r13_a_full_disk_does_not_change_results(
     tmp_path: Path,
     tiny_encoder: Path,
     tiny_data: Path,
@@ -116,8 +116,8 @@ def test_r13_in_earnest_nothing_is_changed_by_it(
     num_epochs: int,
     kilobytes: int,
 ) -> None:
-    file = sweep_file(tmp_path, tiny_encoder, tiny_data)
-    end(ensweep("sweep", str(file), "--storage", str(tmp_path / "calm"), "--name", "s"))
+    file, undisturbed = sweep_file(tmp_path, tiny_encoder, tiny_data), tmp_path / "undisturbed"
+    end(ensweep("sweep", str(file), "--storage", str(undisturbed), "--name", "s"))
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     words = ("--storage", str(disk.path), "--tracking-uri", uri)
     driver = ensweep("sweep", str(file), "--name", "s", *words)
@@ -130,12 +130,12 @@ def test_r13_in_earnest_nothing_is_changed_by_it(
     disk.free()
     end(ensweep("resume", "s", *words))
     assert_whole(tmp_path, 3, Tracking(uri), num_epochs=6, is_pretended=False)
-    assert record(disk.path, "s") == record(tmp_path / "calm", "s")
-    assert choice(disk.path, "s", Tracking(uri)) == choice(tmp_path / "calm", "s")
+    assert record(disk.path, "s") == record(undisturbed, "s")
+    assert choice(disk.path, "s", Tracking(uri)) == choice(undisturbed, "s")
 
 
 def assert_undamaged(storage: Path) -> None:
-    """Every record and all weights are whole or not there."""
+    """Every record and all weights are complete or absent."""
     for path in storage.glob("s/trials/**/*.json"):
         json.loads(path.read_text(encoding="utf-8"))
     for trial in SweepFolder(storage, "s").trial_folders():
@@ -147,8 +147,9 @@ def assert_undamaged(storage: Path) -> None:
 @pytest.mark.promise(
     "R13", "there is no room for a sweep to begin", "refused, and its name is free again"
 )
-def test_r13_no_room_for_a_sweep_to_begin(tmp_path: Path, tiny_data: Path, disk: Disk) -> None:
-    """It is refused, and its name is free once there is room."""
+def test_r13_a_sweep_does_not_start_on_a_full_disk(
+    tmp_path: Path, tiny_data: Path, disk: Disk
+) -> None:
     sweep = sweep_of(tmp_path, tiny_data)
     tracking = Tracking(f"sqlite:///{tmp_path / 'mlflow.db'}")
     disk.fill()
@@ -162,12 +163,11 @@ def test_r13_no_room_for_a_sweep_to_begin(tmp_path: Path, tiny_data: Path, disk:
     "MLflow's disk is full, with 0 to 64 KB left, after 1 to 16 epochs",
     "training stalls at most 1 s, exit 4; whole after `ensweep sync`",
 )
-@pytest.mark.rare("test_ui_server.py has a mirror catch up")
+@pytest.mark.rare("test_ui_server.py has a mirror that catches up")
 @pytest.mark.parametrize(("num_epochs", "kilobytes"), MLFLOW_POINTS[: how_often(5, 25)])
-def test_r13_the_disk_of_mlflow(
+def test_r13_a_full_disk_of_mlflow_does_not_stop_training(
     tmp_path: Path, tiny_data: Path, other_disk: Disk, table: Table, num_epochs: int, kilobytes: int
 ) -> None:
-    """Training goes on; what MLflow has missed it is told later, by `ensweep sync`."""
     sweep_of(tmp_path, tiny_data)
     uri = f"sqlite:///{other_disk.path / 'mlflow.db'}"
     given = {"MLFLOW_TRACKING_URI": uri, "SECONDS_AN_EPOCH": "0.2"}
@@ -195,8 +195,8 @@ def test_r13_the_disk_of_mlflow(
 )
 @pytest.mark.usefixtures("real_migrations")
 @pytest.mark.parametrize("kilobytes", [0, 8, 100, 300, 450] if MANY else [100])
-def test_r13_no_room_for_a_database(other_disk: Disk, kilobytes: int) -> None:
-    """What it could make of one is no hindrance later."""
+def test_r13_no_database_is_created_on_a_full_disk(other_disk: Disk, kilobytes: int) -> None:
+    """A partly written database does not prevent a later attempt."""
     tracking = Tracking(f"sqlite:///{other_disk.path / 'mlflow.db'}")
     other_disk.fill(kilobytes)
     with pytest.raises(ConfigError, match=r"full|No space left") as caught:
@@ -211,8 +211,8 @@ def test_r13_no_room_for_a_database(other_disk: Disk, kilobytes: int) -> None:
     "the MLflow server's disk is full for 18 epochs",
     "training stalls at most 1 s; whole once there is room",
 )
-@pytest.mark.rare("test_background_mirror.py takes the server away")
-def test_r6_the_disk_of_the_server(
+@pytest.mark.rare("test_background_mirror.py has a server that fails")
+def test_r6_a_full_disk_of_the_mlflow_server(
     tmp_path: Path, tiny_data: Path, other_disk: Disk, table: Table
 ) -> None:
     sweep_of(tmp_path, tiny_data)
@@ -239,10 +239,9 @@ def test_r6_the_disk_of_the_server(
     "the disk is full at a tenth, two tenths, ... of a bundle",
     "the space that it needs is printed, and nothing of it remains",
 )
-def test_r13_no_room_for_a_bundle(
+def test_r13_a_bundle_that_does_not_fit_leaves_no_files(
     tiny_runs: Path, tmp_path: Path, other_disk: Disk, table: Table
 ) -> None:
-    """At each level nothing is left of it, and what is said tells how much it needs."""
     request = Request(("tiny",))
     chosen = choose_ensemble(resolve_tracking(tiny_runs), request, tmp_path / "cache", LITTLE)
     parts = chosen_parts(request, Record.of(*chosen), {})
@@ -262,7 +261,7 @@ def test_r13_no_room_for_a_bundle(
     shutil.rmtree(output)
 
 
-def test_r13_the_command_line_has_no_traceback(tiny_runs: Path, other_disk: Disk) -> None:
+def test_r13_export_to_a_full_disk_is_a_config_error(tiny_runs: Path, other_disk: Disk) -> None:
     other_disk.fill(20)
     output = other_disk.path / "bundle"
     words = ["export", "tiny", "--storage", str(tiny_runs), "--output", str(output)]

@@ -1,11 +1,11 @@
-"""A cluster whose workers come and go while sweeps run on it, one after the other."""
+"""R2: workers join and leave a cluster while submitted sweeps run."""
 
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from drivers import assert_whole, epoch_files
+from drivers import assert_whole
 from fault_table import Table
 from real_sweep import wait_for_epochs
 from scale import how_often
@@ -16,16 +16,16 @@ from search.storage.sweep_folder import SweepFolder
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.rare("a job's environment is looked at, and a node of a submitted sweep removed"),
+    pytest.mark.rare("test_submitted_sweep.py removes a node"),
 ]
 
 NUM_EPOCHS, NUM_TRIALS = 12, 4
-AGAIN = "will be retried"
+RETRIED = "will be retried"
 
 
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
-    """One worker, to begin with."""
+    """A cluster that starts with one worker."""
     with started_cluster(1) as cluster:
         yield cluster
 
@@ -40,10 +40,10 @@ def sweep(tmp_path: Path, tiny_encoder: Path, tiny_data: Path) -> Path:
     "workers join during the second of two submitted sweeps (tiny BERT)",
     "both whole; no start of a trial is lost",
 )
-def test_workers_that_join_during_a_second_sweep_start_its_trials(
+def test_r2_workers_that_join_during_a_second_sweep_run_its_trials(
     cluster: Cluster, sweep: Path, table: Table
 ) -> None:
-    """Ray makes the environments of all jobs on a node that joins, of those that are over too."""
+    """On a new node Ray creates the environments of all jobs, including those that have ended."""
     for number in (1, 2):
         name = f"s{number}"
         process = submitted(cluster, sweep, "resources.max_concurrent_trials=3", name=name)
@@ -53,9 +53,8 @@ def test_workers_that_join_during_a_second_sweep_start_its_trials(
                 cluster.tell("add")
         text, _ = process.communicate(timeout=400)
         assert process.returncode == 0, text
-        assert AGAIN not in text
-        ended = whole(sweep.parent, name)
-        assert set(ended.values()) == {Outcome.FINISHED}
+        assert RETRIED not in text
+        assert_finished(sweep.parent, name)
     table.played(2)
 
 
@@ -65,7 +64,7 @@ def test_workers_that_join_during_a_second_sweep_start_its_trials(
     "join",
     "it says what it waits for, then runs as many trials at a time as fit; whole",
 )
-def test_a_sweep_begins_without_workers_and_grows_with_them(sweep: Path, table: Table) -> None:
+def test_r2_a_sweep_starts_without_workers(sweep: Path, table: Table) -> None:
     with started_cluster(0) as cluster:
         process = submitted(cluster, sweep, "resources.max_concurrent_trials=auto")
         assert process.stdout is not None
@@ -77,7 +76,7 @@ def test_a_sweep_begins_without_workers_and_grows_with_them(sweep: Path, table: 
             cluster.tell("add")
         text, _ = process.communicate(timeout=400)
     assert process.returncode == 0, text
-    assert set(whole(sweep.parent, "s").values()) == {Outcome.FINISHED}
+    assert_finished(sweep.parent, "s")
     assert most_at_once(sweep.parent, "s") == 2
 
 
@@ -87,7 +86,9 @@ def test_a_sweep_begins_without_workers_and_grows_with_them(sweep: Path, table: 
     "that worker is avoided, no trial is lost; where none starts the sweep stops (exit 75) "
     "with the reason, and is whole on new workers",
 )
-def test_workers_on_which_nothing_starts(cluster: Cluster, sweep: Path, table: Table) -> None:
+def test_r2_workers_that_cannot_start_processes_are_avoided(
+    cluster: Cluster, sweep: Path, table: Table
+) -> None:
     def submit(name: str) -> tuple[int, str]:
         process = submitted(cluster, sweep, "resources.max_concurrent_trials=2", name=name)
         text, _ = process.communicate(timeout=500)
@@ -97,8 +98,8 @@ def test_workers_on_which_nothing_starts(cluster: Cluster, sweep: Path, table: T
         cluster.tell(word)
     code, text = submit("one")
     assert code == 0, text
-    assert 0 < text.count(AGAIN) < 8, text
-    assert set(whole(sweep.parent, "one").values()) == {Outcome.FINISHED}
+    assert 0 < text.count(RETRIED) < 8, text
+    assert_finished(sweep.parent, "one")
     cluster.tell("spoil")
     code, text = submit("none")
     assert code == 75, text
@@ -108,7 +109,7 @@ def test_workers_on_which_nothing_starts(cluster: Cluster, sweep: Path, table: T
         cluster.tell(word)
     code, text = submit("none")
     assert code == 0, text
-    assert set(whole(sweep.parent, "none").values()) == {Outcome.FINISHED}
+    assert_finished(sweep.parent, "none")
     table.played(2)
 
 
@@ -117,7 +118,7 @@ def test_workers_on_which_nothing_starts(cluster: Cluster, sweep: Path, table: T
     "workers of three submitted sweeps (tiny BERT) come and go: 4 joins and 4 hard removals each",
     "all whole, no trial lost",
 )
-def test_three_sweeps_on_a_cluster_that_comes_and_goes(
+def test_r2_workers_join_and_leave_during_three_sweeps(
     cluster: Cluster, sweep: Path, table: Table
 ) -> None:
     num_sweeps = how_often(3, 10)
@@ -133,12 +134,12 @@ def test_three_sweeps_on_a_cluster_that_comes_and_goes(
                 cluster.tell("lose")
         text, _ = process.communicate(timeout=500)
         assert process.returncode == 0, text
-        assert set(whole(sweep.parent, name).values()) == {Outcome.FINISHED}
+        assert_finished(sweep.parent, name)
     table.played(num_sweeps * 8)
 
 
 def most_at_once(folder: Path, name: str) -> int:
-    """The most trials of a sweep that ran at a time."""
+    """The maximum number of a sweep's trials that ran at the same time."""
     trials = SweepFolder(folder / "runs", name).trial_folders()
     spans = [
         (each.start_time, each.start_time + each.seconds)
@@ -148,6 +149,8 @@ def most_at_once(folder: Path, name: str) -> int:
     return max(sum(begin <= moment < end for begin, end in spans) for moment, _ in spans)
 
 
-def whole(folder: Path, name: str) -> dict[str, Outcome]:
-    assert epoch_files(folder, name)
-    return assert_whole(folder, NUM_TRIALS, name=name, num_epochs=NUM_EPOCHS, is_pretended=False)
+def assert_finished(folder: Path, name: str) -> None:
+    outcomes = assert_whole(
+        folder, NUM_TRIALS, name=name, num_epochs=NUM_EPOCHS, is_pretended=False
+    )
+    assert set(outcomes.values()) == {Outcome.FINISHED}

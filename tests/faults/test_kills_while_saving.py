@@ -1,4 +1,4 @@
-"""Kills while a checkpoint is saved lose nothing that was saved (promise R10)."""
+"""R10: a kill while a checkpoint is saved does not lose the saved ones."""
 
 import os
 import random
@@ -17,7 +17,8 @@ from trainable.storage.checkpoint import save_checkpoint
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def save_for_ever(folder: Path, step: int, committed: int) -> None:
+def save_forever(folder: Path, step: int, committed: int) -> None:
+    """Save checkpoints, and write each completed step into the file descriptor `committed`."""
     while True:
         step += 1
         save_checkpoint(folder, step, state(step))
@@ -27,7 +28,7 @@ def save_for_ever(folder: Path, step: int, committed: int) -> None:
 @pytest.mark.promise(
     "R10", "SIGKILL at a random moment of saving", "the last saved checkpoint, or the next, loads"
 )
-def test_kills_while_saving_lose_nothing_that_was_saved(disk: Path, table: Table) -> None:
+def test_r10_a_kill_while_saving_keeps_saved_checkpoints(disk: Path, table: Table) -> None:
     table.played(100 * SCALE)
     draw = random.Random(10)
     step, num_interrupted = 1, 0
@@ -38,11 +39,13 @@ def test_kills_while_saving_lose_nothing_that_was_saved(disk: Path, table: Table
         if child == 0:
             signal.alarm(CHILD_SECONDS)
             try:
-                save_for_ever(disk, step, writer)
+                save_forever(disk, step, writer)
             finally:
                 os._exit(1)
         os.close(writer)
-        first = os.read(reader, 4) if number % 2 else b""  # every other child gets somewhere
+        first = (
+            os.read(reader, 4) if number % 2 else b""
+        )  # every second child completes at least one step
         time.sleep(draw.uniform(0, 0.02))
         os.kill(child, signal.SIGKILL)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL

@@ -1,6 +1,6 @@
-"""Kills while a checkpoint goes up to an object store lose nothing that was saved (R9, R10).
+"""R9, R10: a kill while a checkpoint is uploaded does not lose the saved ones.
 
-S3 by moto, Azure by azurite.
+moto emulates S3, azurite emulates Azure.
 """
 
 import os
@@ -44,8 +44,8 @@ for step in range(first, end):
 
 
 def saver(cache: Path, uri: str, first: int, end: int, size: int) -> subprocess.Popen[str]:
-    """A process that is ready to save checkpoints of `size` values, and tells of each; it begins
-    once it is given a line."""
+    """A process that saves checkpoints of `size` values once it reads a line from stdin, and prints
+    each saved step."""
     process = subprocess.Popen(
         [sys.executable, "-c", SAVE, uri, str(first), str(end), str(size)],
         env={**os.environ, "ENSWEEP_CACHE": str(cache), "PYTHONPATH": str(ROOT)},
@@ -59,11 +59,12 @@ def saver(cache: Path, uri: str, first: int, end: int, size: int) -> subprocess.
 
 
 def loaded_by(machine: str, uri: str) -> int:
-    """The step of the checkpoint that another machine would go on from, whole; 0: none."""
+    """The step of the checkpoint that another machine would resume from, which must be complete;
+    0: none."""
     folder = storage_folder(uri, machine) / "t" / "checkpoint"
     storage_of(folder).pull(folder, "*/manifest.json")
     found = load_newest(folder)
-    assert not (folder / "quarantine").exists()  # of what went up in part nothing is seen
+    assert not (folder / "quarantine").exists()  # partial uploads are invisible
     if found is None:
         return 0
     step, state = found
@@ -77,7 +78,7 @@ def loaded_by(machine: str, uri: str) -> int:
     "object store: SIGKILL during the upload of a checkpoint",
     "the newest one in the store is complete",
 )
-def test_r10_killed_while_saving_into_an_object_store(
+def test_r10_a_kill_while_uploading_keeps_saved_checkpoints(
     tmp_path: Path, s3: dict[str, str], table: Table
 ) -> None:
     draw, num_kills = random.Random(0), how_often(20, 200)
@@ -89,18 +90,18 @@ def test_r10_killed_while_saving_into_an_object_store(
         process.stdin.flush()
         time.sleep(draw.uniform(0, 1))
         process.kill()
-        told = [int(line) for line in process.communicate()[0].split()]
-        assert loaded_by("other", uri) >= max(told, default=0)  # what was told is there
+        saved = [int(line) for line in process.communicate()[0].split()]
+        assert loaded_by("other", uri) >= max(saved, default=0)
     table.played(num_kills)
 
 
 class LastWrite:
-    """A proxy's manner: after so many writes nothing comes through, and the process is killed."""
+    """A response function of a proxy that kills the process at a chosen write request."""
 
     def __init__(self) -> None:
         self.count = 0
-        self.last: int | None = None  # which write is the last
-        self.is_done = True
+        self.last: int | None = None  # the number of the write at which it kills
+        self.is_done = True  # whether that write reaches the store
         self.process: subprocess.Popen[str] | None = None
 
     def __call__(self, request: Request, send: Send) -> Answer:
@@ -120,35 +121,37 @@ class LastWrite:
     "(parts, manifest, removal of an older one), before or after it",
     "the old or the new one loads on another machine, never a mixture; so does the next save",
 )
-def test_r9_killed_at_each_write_of_a_checkpoint(
+def test_r9_a_kill_at_any_write_of_an_upload_leaves_old_or_new(
     tmp_path: Path, store: Served, monkeypatch: pytest.MonkeyPatch, table: Table
 ) -> None:
     writes, found = LastWrite(), list[int]()
 
-    def play(uri: str, last: int | None, *, is_done: bool = True) -> None:
+    def save_until(uri: str, last: int | None, *, is_done: bool = True) -> None:
         for step in (1, 2):
             folder = storage_folder(uri, "before") / "t" / "checkpoint"
             save_checkpoint(folder, step, {"step": step, "weights": torch.full((9,), float(step))})
-        process = saver(tmp_path / uri.rpartition("/")[2], uri, 3, 4, 1_500_000)  # 6 MB: in parts
+        process = saver(
+            tmp_path / uri.rpartition("/")[2], uri, 3, 4, 1_500_000
+        )  # 6 MB: a multipart upload
         writes.count, writes.last, writes.is_done, writes.process = 0, last, is_done, process
-        told = process.communicate("go\n")[0]
+        has_saved = bool(process.communicate("go\n")[0])
         writes.last = None
-        assert bool(told) == (last is None)
+        assert has_saved == (last is None)
 
     with in_front_of(store.url, writes) as url:
         monkeypatch.setenv(store.variable, url)
-        play(f"{store.bucket}/whole", None)
+        save_until(f"{store.bucket}/whole", None)
         num_writes = writes.count
-        assert num_writes >= 6  # two parts, and their end; the manifest; what goes, in two
+        assert num_writes >= 6  # two parts and their completion, the manifest, and two deletions
         assert loaded_by("other", f"{store.bucket}/whole") == 3
         for last in range(1, num_writes + 1):
             for is_done in (False, True):
                 uri = f"{store.bucket}/r9-{last}-{is_done}"
-                play(uri, last, is_done=is_done)
+                save_until(uri, last, is_done=is_done)
                 found.append(loaded_by("other", uri))
                 folder = storage_folder(uri, "other") / "t" / "checkpoint"
                 save_checkpoint(folder, 4, {"step": 4, "weights": torch.full((9,), 4.0)})
                 assert loaded_by("third", uri) == 4
-    assert found == sorted(found)  # from one write on it is the new one
+    assert found == sorted(found)  # old up to one write, new after it
     assert set(found) == {2, 3}
     table.played(len(found))

@@ -1,4 +1,4 @@
-"""A task of each kind beyond the paper's: swept together under Ray, and all that comes after it."""
+"""A sweep of tasks of each kind that the paper does not have, from import to predictions."""
 
 import csv
 import json
@@ -13,14 +13,14 @@ from real_sweep import end, ensweep
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.rare("test_kinds takes each kind the whole way in one process"),
+    pytest.mark.rare("test_kinds.py tests each kind from import to predictions in one process"),
 ]
 MOODS = {"glad": "bright", "calm": "slow", "angry": "bad"}
 KINDS = ("pair_classification", "regression", "multilabel")
 
 
 def _row(kind: str, draw: random.Random) -> list[str]:
-    """Its sentences, then a label that their words decide."""
+    """Sentences, and a label that follows from their words."""
     moods = draw.sample(list(MOODS), draw.randint(0, 3))
     text = " ".join(["the film", *(MOODS[mood] for mood in moods), draw.choice(["well", "fast"])])
     if kind == "multilabel":
@@ -34,7 +34,7 @@ def _row(kind: str, draw: random.Random) -> list[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path, tiny_encoder: Path) -> Path:
-    """A CSV of each kind, imported into one folder, and a sweep of all three tasks."""
+    """A folder with imported data of each kind, and the file of a sweep of all three tasks."""
     draw = random.Random(0)
     for kind in KINDS:
         rows = [_row(kind, draw) for _ in range(160)]
@@ -68,19 +68,19 @@ def folder(tmp_path: Path, tiny_encoder: Path) -> Path:
     "none: regression, pairs of three classes and sets of labels, imported and swept together",
     "swept, ensembled, reported, exported; each task is answered (tiny BERT)",
 )
-def test_each_kind_is_swept_and_answers(folder: Path, table: Table) -> None:
+def test_each_kind_from_sweep_to_predictions(folder: Path, table: Table) -> None:
     table.played(len(KINDS))
     storage = ["--storage", str(folder / "runs")]
     end(ensweep("sweep", str(folder / "kinds.yaml"), "--name", "kinds", *storage))
-    board = json.loads(_said("leaderboard", "kinds", "--json", *storage))["trials"]
+    board = json.loads(_stdout("leaderboard", "kinds", "--json", *storage))["trials"]
     assert {row["outcome"] for row in board} <= {"finished", "pruned"}
     assert len(board) == 5
-    chosen = json.loads(_said("ensemble", "kinds", "--json", *storage))["tasks"]
+    chosen = json.loads(_stdout("ensemble", "kinds", "--json", *storage))["tasks"]
     assert set(chosen) == set(KINDS)
     end(ensweep("report", "kinds", *storage))
     bundle = str(folder / "bundle")
     end(ensweep("export", "kinds", "--output", bundle, *storage))
-    scores = json.loads(_said("evaluate", bundle, "--data-dir", str(folder / "data"), "--json"))
+    scores = json.loads(_stdout("evaluate", bundle, "--data-dir", str(folder / "data"), "--json"))
     assert all(scores["scores"][kind] > 0.3 for kind in KINDS), scores
     answers = {
         "pair_classification": ["--text", "the film bad", "--text2", "the film bad"],
@@ -88,12 +88,11 @@ def test_each_kind_is_swept_and_answers(folder: Path, table: Table) -> None:
         "multilabel": ["--text", "the film bad"],
     }
     for task, texts in answers.items():
-        row = json.loads(_said("predict", bundle, "--task", task, *texts, "--json"))
+        row = json.loads(_stdout("predict", bundle, "--task", task, *texts, "--json"))
         assert "label" in row["predictions"][0]
 
 
-def _said(*words: str) -> str:
-    """What it says on its standard output alone."""
+def _stdout(*words: str) -> str:
     process = ensweep(*words, stderr=subprocess.DEVNULL)
     text, _ = process.communicate(timeout=300)
     assert process.returncode == 0, words

@@ -1,10 +1,9 @@
-"""R14: records that are damaged, and a database that is damaged, locked or read-only.
+"""R14: damaged records, and a database that is damaged, locked or read-only.
 
-A damaged record costs what it held and no more; where nothing can go on without it, the error
-names the file and what to put in its place.
+From a damaged record only its content is lost. If a sweep cannot continue without it, the error
+names the file and its replacement.
 """
 
-import itertools
 import random
 import re
 import shutil
@@ -34,34 +33,33 @@ from search.storage.sweep_folder import SweepFolder
 
 pytestmark = pytest.mark.slow
 
-ENDED, ALSO_ENDED, UNDER_WAY = "0003", "0004", "0005"
-"""Trials that have finished, and one whose driver died after its second epoch."""
+FINISHED, FINISHED_TOO, RUNNING = "0003", "0004", "0005"
+"""Two finished trials, and one whose driver was killed after its second epoch."""
 
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path, one_ray: None) -> Path:
-    """The folder of a sweep of seven trials, one of them under way; extended once."""
+    """The folder of an interrupted sweep of seven trials, which was extended once."""
     folder = tmp_path_factory.mktemp("swept")
     sweep = sweep_of(folder, tiny_data, "scheduler.name=none", "search.num_samples=6")
     storage = folder / "runs"
     run_sweep(sweep, "s", storage, resolve_tracking(storage), train=make_train())
     sweep_folder = SweepFolder(storage, "s")
     sweep_folder.extend(1)
-    under_way = sweep_folder.trial(UNDER_WAY)
-    under_way.outcome_path.unlink()
+    running = sweep_folder.trial(RUNNING)
+    running.outcome_path.unlink()
     for epoch in (3, 4):
-        (under_way.path / "epochs" / f"{epoch:04d}.json").unlink()
+        (running.path / "epochs" / f"{epoch:04d}.json").unlink()
     (sweep_folder.path / "lease.json").write_text('{"host": "elsewhere"}', encoding="utf-8")
     return folder
 
 
 @pytest.fixture
 def sweep(swept: Path, tmp_path: Path) -> Path:
-    """A copy of it, to be damaged."""
+    """A copy of `swept` that a test may damage, with a new database."""
     shutil.copytree(swept, tmp_path, dirs_exist_ok=True)
-    artifacts = tmp_path / "runs" / "mlartifacts"
-    shutil.rmtree(artifacts)  # the runs of a copied database keep theirs where they were made
-    (tmp_path / "runs" / "mlflow.db").unlink()
+    shutil.rmtree(tmp_path / "runs" / "mlartifacts")
+    (tmp_path / "runs" / "mlflow.db").unlink()  # it contains the paths of the original artifacts
     words = ["sync", "s", "--storage", str(tmp_path / "runs")]
     assert CliRunner().invoke(app, words).exit_code == 0
     return tmp_path
@@ -84,19 +82,19 @@ def cut_at(share: float) -> Callable[[bytes], bytes]:
 _draw = random.Random(14)
 DAMAGE |= {f"cut {n}": cut_at(_draw.random()) for n in range(how_often(0, 6, test=0))}
 RECORDS = [
-    f"trials/{ENDED}/epochs/0002.json",
-    f"trials/{ALSO_ENDED}/outcome.json",
-    f"trials/{ALSO_ENDED}/attempts/0001.json",
-    f"trials/{UNDER_WAY}/epochs/0002.json",
+    f"trials/{FINISHED}/epochs/0002.json",
+    f"trials/{FINISHED_TOO}/outcome.json",
+    f"trials/{FINISHED_TOO}/attempts/0001.json",
+    f"trials/{RUNNING}/epochs/0002.json",
     "lease.json",
 ]
-NEEDED = {
+REQUIRED = {
     "sweep.yaml": "the artifact sweep.yaml of the sweep's run",
     "extensions/0001.json": "num_samples",
-    f"trials/{UNDER_WAY}/config.json": "the artifact config.json of the trial's MLflow run",
+    f"trials/{RUNNING}/config.json": "the artifact config.json of the trial's MLflow run",
 }
-PLAYED = list(itertools.product([[record] for record in RECORDS] if MANY else [RECORDS], DAMAGE))
-"""Each record damaged in each way alone; or, where time is short, all at once in one way."""
+CASES = [([r], damage) for r in RECORDS for damage in DAMAGE] if MANY else [(RECORDS, "half")]
+"""Each record damaged in each way; at scale 1 all records at once, in one way."""
 
 
 @pytest.mark.promise(
@@ -104,8 +102,8 @@ PLAYED = list(itertools.product([[record] for record in RECORDS] if MANY else [R
     "one of five records emptied, cut or changed",
     "only what it held is lost: the trial's epoch is trained again, or its lease taken over",
 )
-@pytest.mark.parametrize(("records", "damage"), PLAYED if MANY else PLAYED[:1])
-def test_r14_a_damaged_record_costs_what_it_held(
+@pytest.mark.parametrize(("records", "damage"), CASES)
+def test_r14_a_damaged_record_loses_only_its_content(
     sweep: Path, records: list[str], damage: str
 ) -> None:
     storage = sweep / "runs"
@@ -116,7 +114,7 @@ def test_r14_a_damaged_record_costs_what_it_held(
     after = values(storage)
     assert len(after) == 7
     assert {name: after[name][0] for name in before} == {n: v[0] for n, v in before.items()}
-    shorter = {ENDED} & {record.split("/")[1] for record in records if "/epochs/" in record}
+    shorter = {FINISHED} & {record.split("/")[1] for record in records if "/epochs/" in record}
     for name, (lr, *found) in after.items():
         wanted = [1 - lr + epoch / 100 for epoch in range(1, NUM_EPOCHS + 1)]
         assert found == (wanted[:1] if name in shorter else wanted), name
@@ -130,14 +128,14 @@ def test_r14_a_damaged_record_costs_what_it_held(
     "each is named, and its copy in MLflow mends it",
 )
 @pytest.mark.parametrize("damage", list(DAMAGE) if MANY else ["empty"])
-def test_r14_a_record_that_is_needed_is_named_and_its_copy_mends_it(
+def test_r14_a_damaged_required_record_is_named_and_can_be_replaced(
     sweep: Path, damage: str
 ) -> None:
     storage = sweep / "runs"
-    whole = {record: (storage / "s" / record).read_bytes() for record in NEEDED}
-    for record in NEEDED:
+    original = {record: (storage / "s" / record).read_bytes() for record in REQUIRED}
+    for record in REQUIRED:
         break_file(storage / "s" / record, damage)
-    for record, copy in NEEDED.items():
+    for record, copy in REQUIRED.items():
         path = storage / "s" / record
         with pytest.raises(IntegrityError) as caught:
             resume_sweep("s", storage, resolve_tracking(storage), train=make_train())
@@ -145,8 +143,8 @@ def test_r14_a_record_that_is_needed_is_named_and_its_copy_mends_it(
         assert caught.value.fix is not None
         assert copy in caught.value.fix
         found = [p.read_bytes() for p in (storage / "mlartifacts").rglob(path.name)]
-        assert whole[record] in found or "artifact" not in copy
-        path.write_bytes(whole[record])
+        assert original[record] in found or "artifact" not in copy
+        path.write_bytes(original[record])
     resume_sweep("s", storage, resolve_tracking(storage), train=make_train())
     assert set(assert_whole(sweep, 7).values()) == {Outcome.FINISHED}
 
@@ -156,7 +154,7 @@ def break_file(path: Path, damage: str) -> None:
 
 
 def values(storage: Path) -> dict[str, list[float]]:
-    """Trial -> learning rate, then its overall by epoch."""
+    """Trial -> its learning rate, then its overall score in each epoch."""
     found = {}
     for past in read_history(SweepFolder(storage, "s").trial_folders()):
         overall = [epoch.metrics["dev/overall"] for epoch in past.epochs]
@@ -167,9 +165,9 @@ def values(storage: Path) -> dict[str, list[float]]:
 CUTS: dict[str, Callable[[bytes], bytes]] = {
     "half": lambda content: content[: len(content) // 2 // 4096 * 4096],
     "one page": lambda content: content[:4096],
-    "last page gone": lambda content: content[:-4096],
-    "not a page": lambda content: content[:1000],
-    "zeros within": lambda content: content[:8192] + bytes(65536) + content[8192 + 65536 :],
+    "without the last page": lambda content: content[:-4096],
+    "part of a page": lambda content: content[:1000],
+    "zeroed pages": lambda content: content[:8192] + bytes(65536) + content[8192 + 65536 :],
     "empty": lambda content: b"",
 }
 
@@ -178,9 +176,8 @@ CUTS: dict[str, Callable[[bytes], bytes]] = {
     "R14", "the SQLite file emptied, cut or changed", "refused, and rebuilt from the folders"
 )
 @pytest.mark.parametrize("cut", list(CUTS) if MANY else ["half"])
-def test_r14_a_damaged_database_is_refused_and_made_anew(sweep: Path, cut: str) -> None:
-    """The runs are a projection of the folder: nothing is lost with them."""
-    storage = sweep / "copy" / "runs"  # whose database this process has not opened yet
+def test_r14_a_damaged_database_is_refused_and_rebuilt(sweep: Path, cut: str) -> None:
+    storage = sweep / "copy" / "runs"  # this process has not opened its database yet
     shutil.copytree(sweep / "runs", storage)
     database = storage / "mlflow.db"
     database.write_bytes(CUTS[cut](database.read_bytes()))
@@ -199,7 +196,7 @@ def test_r14_a_damaged_database_is_refused_and_made_anew(sweep: Path, cut: str) 
 
 @contextmanager
 def locked(database: Path) -> Iterator[int]:
-    """Another process has the database to itself; its id."""
+    """Lock the database in another process. Yields its process id."""
     code = (
         "import sqlite3, sys\n"
         "connection = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
@@ -221,7 +218,7 @@ def locked(database: Path) -> Iterator[int]:
     "the SQLite file is locked for good",
     "30 s of waiting, then an error that names the process that holds it",
 )
-def test_r14_a_locked_database_is_waited_for_then_its_holder_named(
+def test_r14_the_process_that_locks_the_database_is_named(
     sweep: Path, monkeypatch: pytest.MonkeyPatch, table: Table
 ) -> None:
     storage = sweep / "runs"
@@ -244,8 +241,8 @@ def test_r14_a_locked_database_is_waited_for_then_its_holder_named(
     "the SQLite file is locked for 60 s in the middle of a sweep",
     "training stalls at most 1 s; whole",
 )
-@pytest.mark.rare("a lock is waited for before a sweep")
-def test_r14_a_lock_in_the_middle_of_a_sweep_stalls_no_training(
+@pytest.mark.rare("the test above locks the database before a sweep")
+def test_r14_a_lock_during_a_sweep_does_not_stall_training(
     tmp_path: Path, tiny_data: Path, table: Table
 ) -> None:
     sweep_of(tmp_path, tiny_data)
@@ -264,10 +261,9 @@ def test_r14_a_lock_in_the_middle_of_a_sweep_stalls_no_training(
 @pytest.mark.promise(
     "R14", "the storage, or the SQLite file, is read-only", "refused before any work, exit 2"
 )
-def test_r14_what_is_read_only_is_refused_before_any_work(
+def test_r14_read_only_storage_or_database_is_refused(
     tmp_path: Path, swept: Path, table: Table
 ) -> None:
-    """The whole storage, and the database alone."""
     table.played(2)
     with small_disk(tmp_path / "runs", 16) as disk:
         shutil.copytree(swept / "runs", disk.path, dirs_exist_ok=True)

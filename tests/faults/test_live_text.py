@@ -1,5 +1,6 @@
-"""S8: text of data is text wherever it comes out: in a terminal, a table, a report, MLflow."""
+"""S8: texts in data are never interpreted by a terminal, spreadsheet, browser or template."""
 
+import contextlib
 import csv
 import io
 import os
@@ -34,13 +35,13 @@ PAYLOADS = (
     *("<script>alert(1)</script>", '<img src=x onerror="alert(1)">', "[x](javascript:alert(1))"),
     *("| a | b |", "{{ 7 * 7 }}", "{% raw %}", "$(touch x)", "`touch x`"),
 )
-STEERS = re.compile("[\x00-\x09\x0b-\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-"""What no terminal may be given; lines end in LF or CR LF."""
+CONTROLS = re.compile("[\x00-\x09\x0b-\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Control characters that change what a terminal shows; LF and CR are permitted."""
 
 
 @pytest.fixture
 def data(tiny_data: Path, tmp_path: Path) -> Path:
-    """Dev rows whose ids and sentences are payloads, and a row that is refused for its label."""
+    """Dev rows with payloads as ids and sentences, and a row with an invalid label."""
     folder = Path(shutil.copytree(tiny_data, tmp_path / "data"))
     path = folder / "ids-sst-dev.csv"
     rows = [
@@ -54,25 +55,17 @@ def data(tiny_data: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def in_a_terminal(*words: str | Path) -> str:
-    """What a terminal is given on both streams."""
+def terminal_output(*words: str | Path) -> str:
+    """What a command writes into a terminal, on both streams."""
     ours, theirs = pty.openpty()
     command = [sys.executable, "-c", "from ensweep.cli.app import main; main()", *map(str, words)]
-    env = {
-        **os.environ,
-        "TERM": "dumb",
-    }  # on others the bars move the cursor, which is no text of data
+    env = {**os.environ, "TERM": "dumb"}  # else progress bars move the cursor
     process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=env)
     os.close(theirs)
     shown = b""
-    while True:
-        try:
-            piece = os.read(ours, 1 << 16)
-        except OSError:  # Linux says so when the last writer has left
-            break
-        if not piece:
-            break
-        shown += piece
+    with contextlib.suppress(OSError):  # raised on Linux when the process has closed its end
+        while piece := os.read(ours, 1 << 16):
+            shown += piece
     process.wait(60)
     os.close(ours)
     return shown.decode("utf-8")
@@ -83,7 +76,7 @@ def in_a_terminal(*words: str | Path) -> str:
     "ids and sentences that a terminal, a spreadsheet, a browser or a template would run",
     "none takes effect in a terminal, an error, a CSV for spreadsheets, a model card or MLflow",
 )
-def test_s8_no_text_of_data_is_live(
+def test_s8_no_output_of_a_command_interprets_data(
     data: Path, tiny_bundle: Path, tiny_runs: Path, tmp_path: Path, table: Table
 ) -> None:
     table.played(len(PAYLOADS))
@@ -93,9 +86,9 @@ def test_s8_no_text_of_data_is_live(
         writer.writerows([["id", "sentence"], *([text, f"{text} film"] for text in PAYLOADS)])
     predict = ["predict", tiny_bundle, rows, "--task", "sentiment"]
     for words in (predict, ["data", "check", data], ["evaluate", tiny_bundle, "--data-dir", data]):
-        shown = in_a_terminal(*words)
+        shown = terminal_output(*words)
         assert len(shown) > 100
-        assert not STEERS.search(shown), words
+        assert not CONTROLS.search(shown), words
     guarded = tmp_path / "guarded.csv"
     CliRunner().invoke(app, [*map(str, predict), "--for-spreadsheet", "-o", str(guarded)])
     found = list(csv.reader(io.StringIO(guarded.read_text(), newline="")))
@@ -106,13 +99,13 @@ def test_s8_no_text_of_data_is_live(
     assert not any(
         text in card or text in str(run.data.tags).replace(str(tiny_runs), "")
         for text in PAYLOADS
-        if len(text) > 2  # paths and dates have "-1" too
+        if len(text) > 2  # paths and dates also contain "-1"
         for run in tracking.search({"sweep": "tiny"})
     )
 
 
 class _Page(HTMLParser):
-    """What of a page a browser would run or follow, and its text."""
+    """A page's text, and the elements and attributes that a browser would run or load."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -134,10 +127,10 @@ class _Page(HTMLParser):
 
 @pytest.fixture
 def report(data: Path, tmp_path: Path) -> Report:
-    """Of a sweep whose worst rows, failures and settings are payloads."""
+    """The report of a sweep whose worst rows and failures contain payloads."""
     path = data / "ids-sst-dev.csv"
-    sound = path.read_text(encoding="utf-8").splitlines(keepends=True)[:-1]
-    path.write_text("".join(sound), encoding="utf-8")
+    valid = path.read_text(encoding="utf-8").splitlines(keepends=True)[:-1]
+    path.write_text("".join(valid), encoding="utf-8")
     folder = scored_sweep(tmp_path / "runs", data, tasks=("sentiment",))
     for number, text in enumerate(PAYLOADS[12:15]):
         trial = folder.trial(f"{number + 4:04d}")
@@ -153,11 +146,10 @@ REPORT = pytest.mark.promise(
 
 
 @REPORT
-def test_s8_no_text_of_data_is_live_in_a_report(
+def test_s8_no_page_of_a_report_interprets_data(
     report: Report, tmp_path: Path, table: Table
 ) -> None:
-    in_rows = (text.strip().replace('"', "''") for text in PAYLOADS if "\t" not in text)
-    shown = list(in_rows)  # of `data`
+    shown = [text.strip().replace('"', "''") for text in PAYLOADS if "\t" not in text]
     table.played(len(shown))
     drawn = [html(report, {}), html(report, {plot.name: b"png" for plot in report.plots})]
     source = markdown(report)
@@ -165,16 +157,16 @@ def test_s8_no_text_of_data_is_live_in_a_report(
     pages = [_Page(text) for text in drawn]
     pictures = {f"img {PICTURES}/{plot.name}.png"[:44] for plot in report.plots}
     assert [set(page.live) - pictures for page in pages] == [set()] * 3
-    assert [page.scripts for page in pages] == [3, 0, 0]  # plots as JSON, plotly, what starts it
-    assert not any(STEERS.search(page.text.replace("\t", "")) for page in pages[1:])
+    assert [page.scripts for page in pages] == [3, 0, 0]  # JSON of the plots, plotly, the call
+    assert not any(CONTROLS.search(page.text.replace("\t", "")) for page in pages[1:])
     for text in shown:
-        if not STEERS.search(text):
-            assert all(f"{text} " in page.text for page in pages), text  # as text, whole
+        if not CONTROLS.search(text):
+            assert all(f"{text} " in page.text for page in pages), text
 
 
-@pytest.mark.rare("a browser takes seconds; the page's own test opens one in `make test`")
+@pytest.mark.rare("tests/browser/test_report.py opens a page in a browser")
 @REPORT
-def test_s8_a_browser_runs_nothing_of_a_report(
+def test_s8_a_browser_runs_no_script_of_a_report(
     report: Report, tmp_path: Path, table: Table
 ) -> None:
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -183,26 +175,26 @@ def test_s8_a_browser_runs_nothing_of_a_report(
         pytest.skip("no Chromium: apt install chromium")
     page_file = write_report(report, tmp_path / "report", "s", is_interactive=True).html
     table.played(len(PAYLOADS))
-    said, asked = list[str](), list[str]()
+    messages, requests = list[str](), list[str]()
     with api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page()
         page.set_default_timeout(120_000)
-        page.on("dialog", lambda dialog: said.append(f"dialog {dialog.message}"))
-        page.on("console", lambda message: said.append(message.text))
-        page.on("request", lambda request: asked.append(request.url))
+        page.on("dialog", lambda dialog: messages.append(f"dialog {dialog.message}"))
+        page.on("console", lambda message: messages.append(message.text))
+        page.on("request", lambda request: requests.append(request.url))
         page.goto(page_file.as_uri())
         page.locator(".plot .main-svg").nth(len(report.plots) - 1).wait_for(state="attached")
         page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
         for place in page.locator(".plot").all():
-            place.hover()  # what is shown at a point
+            place.hover()  # shows the text of a point
         browser.close()
-    outside = [url for url in asked if not url.startswith(("file:", "data:", "blob:"))]
-    assert (said, outside) == ([], [])
+    external = [url for url in requests if not url.startswith(("file:", "data:", "blob:"))]
+    assert (messages, external) == ([], [])
 
 
 @pytest.mark.parametrize("text", PAYLOADS)
-def test_what_a_terminal_is_shown(text: str) -> None:
-    assert not STEERS.search(for_terminal(f"{text}\n{text}"))
+def test_terminal_text_has_no_control_characters(text: str) -> None:
+    assert not CONTROLS.search(for_terminal(f"{text}\n{text}"))
     assert for_terminal("a\nb") == "a\nb"
     assert not any(unicodedata.category(character) == "Cc" for character in printable(text))

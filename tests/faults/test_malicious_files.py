@@ -1,4 +1,4 @@
-"""Nothing that is read can run (promises S1, S3): 30 malicious files given to every reader."""
+"""S1, S3: no reader of downloaded files executes code, tested with 30 malicious files."""
 
 import contextlib
 import json
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from fault_table import Table
-from malicious import CARELESS, MARKER, PAYLOADS
+from malicious import MARKER, PAYLOADS, UNSAFE_READERS
 
 from ensemble.bundle.format import ENSEMBLE, FACTS, Bundle
 from mlflow_setup.errors import EnsweepError
@@ -28,15 +28,15 @@ from trainable.storage.trial_folder import TrialFolder
     [
         (name, read)
         for name in PAYLOADS
-        for prefix, read in CARELESS.items()
+        for prefix, read in UNSAFE_READERS.items()
         if name.startswith(prefix)
     ],
 )
-def test_the_malicious_files_are_live(
+def test_unsafe_readers_execute_the_malicious_files(
     current_folder: Path, name: str, read: Callable[[bytes], object]
 ) -> None:
     assert len(PAYLOADS) >= 30
-    with contextlib.suppress(RuntimeError):  # torch, after the harm is done
+    with contextlib.suppress(RuntimeError):  # raised by torch after the code has run
         read(PAYLOADS[name])
     assert (current_folder / MARKER).is_dir()
 
@@ -47,7 +47,7 @@ def as_predictions(folder: Path, content: bytes) -> None:
 
 
 def as_checkpoint(folder: Path, content: bytes) -> None:
-    """Its manifest fits: whoever can write the state can write that too."""
+    """With a matching manifest, which an attacker can write as well."""
     generation = folder / "checkpoint" / "00000002"
     generation.mkdir(parents=True)
     (generation / "state.pt").write_bytes(content)
@@ -79,7 +79,7 @@ def as_settings(folder: Path, content: bytes) -> None:
     (folder / "settings.yaml").write_bytes(content)
     with contextlib.suppress(EnsweepError):
         settings = read_settings(folder / "settings.yaml")
-        assert settings == (json.loads(content) or {})  # text, and nothing but text
+        assert settings == (json.loads(content) or {})  # only text
     resolve(str(folder / "settings.yaml"), environment={})
 
 
@@ -100,7 +100,7 @@ def as_sweep(folder: Path, content: bytes) -> None:
 
 
 def as_bundle(folder: Path, content: bytes) -> None:
-    """Its manifest fits, as in `as_checkpoint`; then it is the file itself."""
+    """As the contents, with a matching manifest; then as the manifest."""
     (folder / ENSEMBLE).write_bytes(content)
     write_manifest(folder, FACTS)
     with contextlib.suppress(EnsweepError):
@@ -122,9 +122,9 @@ READERS: dict[str, Callable[[Path, bytes], None]] = {
 
 
 ACCEPTED = {
-    "manifest": set(PAYLOADS),  # put aside
-    "data": set(PAYLOADS),  # defects, named
-    "settings": {"json null"},  # no settings
+    "manifest": set(PAYLOADS),  # the checkpoint is quarantined
+    "data": set(PAYLOADS),  # reported as defects
+    "settings": {"json null"},  # an empty settings file
     "sweep": {"json null"},
 }
 
@@ -137,7 +137,7 @@ malicious = pytest.mark.promise(
 @malicious
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("reader", READERS)
-def test_no_reader_runs_a_malicious_file(
+def test_s1_no_reader_executes_a_malicious_file(
     current_folder: Path, tmp_path: Path, table: Table, reader: str
 ) -> None:
     table.played(len(PAYLOADS))
@@ -154,7 +154,7 @@ def test_no_reader_runs_a_malicious_file(
 
 
 @malicious
-def test_no_weights_or_encoder_run_a_malicious_file(
+def test_s1_no_loader_of_weights_executes_a_malicious_file(
     current_folder: Path, tmp_path: Path, tiny_encoder: Path, table: Table
 ) -> None:
     table.played(3 * len(PAYLOADS))
@@ -180,7 +180,7 @@ def test_no_weights_or_encoder_run_a_malicious_file(
 @pytest.mark.parametrize(
     "file", ["config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"]
 )
-def test_no_file_beside_the_weights_runs(
+def test_s1_no_loader_of_other_encoder_files_executes_them(
     current_folder: Path, tmp_path: Path, tiny_encoder: Path, table: Table, file: str
 ) -> None:
     table.played(len(PAYLOADS))
@@ -192,14 +192,14 @@ def test_no_file_beside_the_weights_runs(
         shutil.copytree(tiny_encoder, folder)
         (folder / file).write_bytes(content)
         for load in (lambda path: build_untrained(path, 0.1), load_tokenizer):
-            with contextlib.suppress(Exception):  # of ours, or of the library that reads it
+            with contextlib.suppress(Exception):  # ours, or of the library that reads the file
                 load(folder)
         assert not (current_folder / MARKER).exists(), name
 
 
 @pytest.mark.promise("S3", "an encoder that brings code of its own", "none is executed")
 @pytest.mark.parametrize("model_type", ["bert", "bomb"])
-def test_no_encoder_runs_its_own_code(
+def test_s3_the_code_of_an_encoder_is_not_executed(
     current_folder: Path, tmp_path: Path, tiny_encoder: Path, table: Table, model_type: str
 ) -> None:
     table.played(3)

@@ -1,4 +1,4 @@
-"""A device whose memory runs out in the middle of a step, again and again."""
+"""R17: a device's memory runs out in training steps."""
 
 from pathlib import Path
 
@@ -15,9 +15,9 @@ from trainable.model.heads import HeadOutput
 from trainable.model.multitask import MultitaskBert
 from trainable.storage.trial_folder import TrialFolder
 
-STILL = ("model.encoder_dropout=0", "model.head_dropout=0", "loss.simcse.enabled=false")
+NO_RANDOMNESS = ("model.encoder_dropout=0", "model.head_dropout=0", "loss.simcse.enabled=false")
 LIMITS = (12, 6, 3)
-"""Sentences that fit; each holds until the memory has run out once more."""
+"""The numbers of sentences that fit; the next one applies after each out-of-memory error."""
 
 
 @pytest.mark.promise(
@@ -26,15 +26,15 @@ LIMITS = (12, 6, 3)
     "fewer sentences at a time, batches and in-batch negatives whole, on record; losses and scores "
     "those of an undisturbed trial, up to rounding",
 )
-def test_r17_memory_that_runs_out_changes_nothing_but_the_parts(
+def test_r17_out_of_memory_errors_do_not_change_results(
     tiny_encoder: Path,
     tiny_data: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     table: Table,
 ) -> None:
-    config = config_of(tiny_encoder, tiny_data, *STILL, "optim.lr=1e-4")
-    run(config, tmp_path / "whole", tmp_path)
+    config = config_of(tiny_encoder, tiny_data, *NO_RANDOMNESS, "optim.lr=1e-4")
+    run(config, tmp_path / "undisturbed", tmp_path)
     limits, plain = list(LIMITS), MultitaskBert.embed
     negatives: list[int] = []
     raised: list[int] = []
@@ -55,20 +55,20 @@ def test_r17_memory_that_runs_out_changes_nothing_but_the_parts(
     monkeypatch.setattr(MultitaskBert, "embed", embed)
     monkeypatch.setattr(MultitaskBert, "forward", forward)
     run(config, tmp_path / "t", tmp_path)
-    whole, found = (TrialFolder(tmp_path / name).epochs() for name in ("whole", "t"))
+    undisturbed, found = (TrialFolder(tmp_path / n).epochs() for n in ("undisturbed", "t"))
     table.played(len(raised))
     assert raised == list(LIMITS)
-    assert set(negatives) == {8}  # every batch of every task as long as it is to be
+    assert set(negatives) == {8}  # every batch of every task is complete
     flags = [flag for record in found for flag in record.flags if "out of memory" in flag]
     assert len(flags) == len(LIMITS)
-    for record, expected in zip(found, whole, strict=True):
+    for record, expected in zip(found, undisturbed, strict=True):
         assert record.metrics == pytest.approx(expected.metrics, rel=1e-3, abs=1e-3)
 
 
-def test_r17_what_fits_stays_known(
+def test_r17_the_micro_batch_size_never_grows(
     tiny_encoder: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Halved from what did not fit, and never up again."""
+    """It is half of the last size that did not fit."""
     learner = learner_of(config_of(tiny_encoder, tiny_data, "loss.simcse.enabled=false"))
     plain, limit = MultitaskBert.embed, 16
 

@@ -1,4 +1,4 @@
-"""D5: in each place of each file that users write, a value of every other type: refused or read."""
+"""D5: values of other types at each position of the files that users write."""
 
 import json
 import random
@@ -22,7 +22,7 @@ from trainable.config.recipe import resolve
 
 ROOT = Path(__file__).resolve().parents[2]
 OTHERS: tuple[Any, ...] = (None, True, -1, "x", [], ["x"], [{"x": 1}], {}, {"x": 1}, {1: 2})
-TAKEN_AWAY = object()
+MISSING = object()
 OWN_TASKS = """
 extends: b3
 data: {tasks: [mood]}
@@ -34,8 +34,8 @@ tasks:
     columns: {id: key, text: words}
     quoting: none
 """
-FILES: dict[str, tuple[str, str | Path, Callable[[Path], object]]] = {
-    "a recipe": ("mine.yaml", OWN_TASKS, lambda path: resolve(str(path), (), {})),
+FILES: dict[str, tuple[str, str | Path, Callable[[Path], Any]]] = {
+    "a recipe with tasks": ("mine.yaml", OWN_TASKS, lambda path: resolve(str(path), (), {})),
     "a packaged recipe": (
         "mine.yaml",
         ROOT / "trainable" / "config" / "recipes" / "b1.yaml",
@@ -56,34 +56,34 @@ FILES: dict[str, tuple[str, str | Path, Callable[[Path], object]]] = {
         ROOT / "search" / "ablation" / "studies" / "further.yaml",
         lambda path: read_study(str(path), 1),
     ),
-    "a cluster": ("cluster.yaml", ROOT / "cluster.yaml", check_cluster_file),
+    "a cluster of Ray": ("cluster.yaml", ROOT / "cluster.yaml", check_cluster_file),
     "a job of KubeRay": ("job.yaml", ROOT / "deploy" / "kuberay.yaml", check_kuberay_file),
 }
 
 
 def _misplaced(content: Any) -> Iterator[None]:
-    """Between two of its steps, one value of `content` is another, or is not there."""
-    draw, others = random.Random(0), (*OTHERS, TAKEN_AWAY)
-    for holder, key in list(_places(content)):
-        original = holder[key]
+    """Replaces or deletes one value of `content` in place, yields, and restores it."""
+    draw, others = random.Random(0), (*OTHERS, MISSING)
+    for parent, key in list(_positions(content)):
+        original = parent[key]
         for other in others if MANY else draw.sample(others, 1):
-            if other is TAKEN_AWAY:
-                holder.pop(key)
+            if other is MISSING:
+                parent.pop(key)
             else:
-                holder[key] = other
+                parent[key] = other
             yield
-        if other is TAKEN_AWAY and isinstance(holder, list):
-            holder.insert(key, original)
+        if other is MISSING and isinstance(parent, list):
+            parent.insert(key, original)
         else:
-            holder[key] = original
+            parent[key] = original
 
 
-def _places(content: Any) -> Iterator[tuple[Any, Any]]:
-    """What holds each value, and its key there."""
+def _positions(content: Any) -> Iterator[tuple[Any, Any]]:
+    """Each value's list or mapping, and its index or key."""
     for key in range(len(content)) if isinstance(content, list) else list(content):
         yield content, key
         if isinstance(content[key], dict | list):
-            yield from _places(content[key])
+            yield from _positions(content[key])
 
 
 @pytest.mark.promise(
@@ -91,30 +91,26 @@ def _places(content: Any) -> Iterator[tuple[Any, Any]]:
     "files of users with a value of another type, or none, at each place in turn",
     "refused by name, or read; no crash",
 )
-def test_d5_whatever_stands_in_a_place(tmp_path: Path, table: Table) -> None:
-    num_played = 0
+def test_d5_misplaced_values_are_refused_or_read(tmp_path: Path, table: Table) -> None:
+    num_cases = 0
     for name, (file, source, read) in FILES.items():
         path = tmp_path / file
         text = source if isinstance(source, str) else source.read_text(encoding="utf-8")
         content, num_refused = yaml.safe_load(text), 0
         for _ in _misplaced(content):
             path.write_text(yaml.safe_dump(content), encoding="utf-8")
-            num_played += 1
+            num_cases += 1
             try:
                 found = read(path)
-                num_refused += isinstance(found, list) and any(map(_is_error, found))
+                num_refused += isinstance(found, list) and any(each.is_error for each in found)
             except EnsweepError:
                 num_refused += 1
         path.unlink()
         assert num_refused > 3, name
-    table.played(num_played)
+    table.played(num_cases)
 
 
-def _is_error(finding: Any) -> bool:
-    return bool(finding.is_error)
-
-
-def test_d5_whatever_stands_in_a_place_of_a_stored_sweep(tmp_path: Path) -> None:
+def test_d5_misplaced_values_of_a_stored_sweep_are_refused_or_read(tmp_path: Path) -> None:
     with tarfile.open(ROOT / "tests" / "data" / "release.tar.xz") as packed:
         packed.extractall(tmp_path, filter="data")
     folder = SweepFolder(tmp_path / "runs", "s")

@@ -1,7 +1,7 @@
-"""Sweeps in an object store: the same faults as on a disk, and those that only a store has.
+"""Sweeps in an object store: the faults of a disk, and those of a store.
 
-S3 by moto, Azure by azurite. In memory, every point of every write is played by
-tests/mlflow_setup/filesystem/test_working_copy.py.
+moto emulates S3, azurite emulates Azure. tests/mlflow_setup/filesystem/test_working_copy.py
+interrupts each write to a store in memory.
 """
 
 import functools
@@ -35,7 +35,7 @@ rare = pytest.mark.rare("tests/mlflow_setup/filesystem/test_working_copy.py, in 
 
 
 def machine(folder: Path, uri: str) -> WorkingCopy:
-    """A working copy of its own of the store that the environment tells of."""
+    """A machine's working copy of the store."""
     folder.mkdir(exist_ok=True)
     copy = WorkingCopy(uri, folder.resolve(), ObjectStore(uri))
     storage._working_copies[copy.root] = copy
@@ -55,7 +55,7 @@ def num_epochs() -> int:
     "whole, on a machine that had nothing of it",
 )
 @pytest.mark.parametrize("number", range(how_often(1, 5)))
-def test_r1_r3_r4_in_an_object_store(
+def test_r1_r3_r4_kills_of_a_sweep_in_an_object_store(
     tmp_path: Path, tiny_data: Path, s3: dict[str, str], table: Table, number: int
 ) -> None:
     draw = random.Random(number)
@@ -68,21 +68,21 @@ def test_r1_r3_r4_in_an_object_store(
         driver.wait_for(lambda kill=kill: num_epochs() > kill)
         driver.wait_for(driver.workers)
         draw.choice(driver.workers()).kill()
-    for life in range(1, 4):
+    for resume in range(1, 4):
         before = num_epochs()
         driver.wait_for(functools.partial(_has_more_than, before))
         time.sleep(draw.uniform(0, 1))
         for process in reversed(driver.processes()):
             process.kill()
         driver.kill()
-        cache = str(tmp_path / str(life))  # another machine
+        cache = str(tmp_path / str(resume))  # another machine
         driver = Driver("resume", tmp_path, ENSWEEP_CACHE=cache, **given)
     code, text = driver.end(600)
     assert code == 0, text
     outcomes = assert_whole(tmp_path, 7, storage=storage_folder(URI))
     assert set(outcomes.values()) == {Outcome.FINISHED}
-    left = [path for path in tmp_path.glob(f"{life}/scratch/*/s/trials/0*/*") if path.is_file()]
-    assert left == []  # a worker's scratch is for as long as it is at a trial
+    left = [path for path in tmp_path.glob(f"{resume}/scratch/*/s/trials/0*/*") if path.is_file()]
+    assert left == []  # workers delete their scratch folders after a trial
     table.played(6)
 
 
@@ -102,7 +102,7 @@ def _has_more_than(count: int) -> bool:
 def test_r15_two_drivers_of_one_sweep_in_an_object_store(
     tmp_path: Path, tiny_data: Path, s3: dict[str, str], table: Table, number: int
 ) -> None:
-    """The first is at it until it is stopped; two that then go on at once take it one at a time."""
+    """Others are refused while the first runs. Of two that resume at once, one is refused."""
     sweep_of(tmp_path, tiny_data)
 
     def drive(verb: str, machine: str, seconds_an_epoch: str) -> Driver:
@@ -119,9 +119,11 @@ def test_r15_two_drivers_of_one_sweep_in_an_object_store(
     first.process.send_signal(signal.SIGTERM)
     code, text = first.end()
     assert code == 75, text
-    ended = [driver.end(600) for driver in [drive("resume", m, "10") for m in ("second", "third")]]
-    (code, said), (refused, text) = sorted(ended)
-    assert (code, refused) == (0, 1), f"{said}\n{text}"
+    results = [
+        driver.end(600) for driver in [drive("resume", m, "10") for m in ("second", "third")]
+    ]
+    (code, output), (refused, text) = sorted(results)
+    assert (code, refused) == (0, 1), f"{output}\n{text}"
     assert "sweep s is being run by process " in text
     assert_whole(tmp_path, 7, storage=storage_folder(URI))
     assert read_lease(storage_folder(URI) / "s" / "lease.json") is None
@@ -136,11 +138,11 @@ def test_r15_two_drivers_of_one_sweep_in_an_object_store(
     "what was written is read completely; of many that want a lease exactly one gets it",
 )
 @pytest.mark.parametrize("seed", range(how_often(3, 20)))
-def test_r26_a_store_that_misbehaves(
+def test_r26_errors_and_delays_of_a_store(
     tmp_path: Path, store: Served, monkeypatch: pytest.MonkeyPatch, table: Table, seed: int
 ) -> None:
     uri = f"{store.bucket}/sweeps"
-    with misbehaving(store.url, seed, share=0.2) as (url, played):
+    with misbehaving(store.url, seed, share=0.2) as (url, counts):
         monkeypatch.setenv(store.variable, url)
         here, there = machine(tmp_path / "here", uri), machine(tmp_path / "there", uri)
         here.probe()
@@ -163,19 +165,19 @@ def test_r26_a_store_that_misbehaves(
         ]
         won = [0] * 4
 
-        def want(number: int) -> None:
+        def acquire(number: int) -> None:
             cell = machine(tmp_path / f"m{number}", uri).cell(tmp_path / f"m{number}" / "cell")
             won[number] = sum(cell.swap(None, f"{number} {n}") is not None for n in range(3))
 
-        threads = [threading.Thread(target=want, args=(number,)) for number in range(4)]
+        threads = [threading.Thread(target=acquire, args=(number,)) for number in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
         assert sum(won) == 1
-    faults = sum(count for fault, count in played.items() if fault)
-    assert faults > 10
-    table.played(faults)
+    num_faults = sum(count for fault, count in counts.items() if fault)
+    assert num_faults > 10
+    table.played(num_faults)
 
 
 @pytest.mark.promise(
@@ -184,7 +186,7 @@ def test_r26_a_store_that_misbehaves(
     "detected; put aside, not deleted; the one before it is loaded",
 )
 @pytest.mark.parametrize("damage", ["flip", "truncate", "missing", "swap"])
-def test_r11_damaged_checkpoints_in_an_object_store(
+def test_r11_damaged_checkpoints_in_an_object_store_are_detected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: Table, damage: str
 ) -> None:
     machines, draw, count = Machines(monkeypatch, tmp_path), random.Random(7), how_often(50, 500)

@@ -1,7 +1,4 @@
-"""No name leads out of its folder (promise S4).
-
-500 paths to every function that takes a name; `ENSWEEP_FAULTS_SCALE` (default 1) multiplies that.
-"""
+"""S4: path traversal in names: 500 * ENSWEEP_FAULTS_SCALE paths for each function with a name."""
 
 import contextlib
 import itertools
@@ -30,25 +27,13 @@ from trainable.storage.trial_folder import TrialFolder
 OUTSIDE = "secret"
 
 
-def climbing(draw: random.Random, count: int) -> list[str]:
-    """Names that try to leave their folder, no two alike; the last folder's name is `OUTSIDE`."""
+def traversals(draw: random.Random, count: int) -> list[str]:
+    """Distinct names that try to leave their folder for the folder `OUTSIDE`."""
     ups = ["..", ".", "...", "%2e%2e", "%2E%2e", "%252e%252e", "%25252e%25252e", ".%2e", "%c0%ae"]
     ups += ["\uff0e\uff0e", "\u2024\u2024", "\u2025", "\ufe52\ufe52", "..;", "..%00", "..\0", " .."]
     ups += [".. ", "..\t", "..\n", "link", "~", "~root", "$HOME", "a/..", "\u202e..", "%u002e."]
-    slashes = [
-        "/",
-        "//",
-        "\\",
-        "\\\\",
-        "%2f",
-        "%252f",
-        "%5c",
-        "%c0%af",
-        "\u2215",
-        "\u2044",
-        "\uff0f",
-    ]
-    slashes += ["/./", "\0/", ":", "\n/"]
+    slashes = ["/", "//", "\\", "\\\\", "%2f", "%252f", "%5c", "%c0%af", "/./", "\0/", ":", "\n/"]
+    slashes += ["\u2215", "\u2044", "\uff0f"]
     starts = [
         "",
         "/",
@@ -74,20 +59,19 @@ def climbing(draw: random.Random, count: int) -> list[str]:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A folder beside a secret one, with links that lead there."""
+    """A folder with links to a secret folder beside it."""
     folder = tmp_path / "root"
     (tmp_path / OUTSIDE).mkdir()
     (tmp_path / OUTSIDE / "file").write_text("secret")
-    for place in (folder, folder / "predictions"):
-        place.mkdir()
-        (place / "link").symlink_to(tmp_path / OUTSIDE)
-        (place / "up").symlink_to("..")
-        (place / "round").symlink_to("round")
+    for parent in (folder, folder / "predictions"):
+        parent.mkdir()
+        (parent / "link").symlink_to(tmp_path / OUTSIDE)
+        (parent / "up").symlink_to("..")
+        (parent / "loop").symlink_to("loop")
     return folder
 
 
-PATHS = climbing(random.Random(4), 500 * SCALE)
-
+PATHS = traversals(random.Random(4), 500 * SCALE)
 
 escaping = pytest.mark.promise(
     "S4",
@@ -103,7 +87,7 @@ def assert_below(path: Path, root: Path) -> None:
 
 
 @escaping
-def test_no_path_leaves_its_root(root: Path, table: Table) -> None:
+def test_s4_inside_returns_no_path_outside(root: Path, table: Table) -> None:
     table.played(len(PATHS))
     num_refused = 0
     for text in PATHS:
@@ -118,7 +102,7 @@ def test_no_path_leaves_its_root(root: Path, table: Table) -> None:
 
 
 @escaping
-def test_no_name_is_more_than_a_name(root: Path, table: Table) -> None:
+def test_s4_safe_name_returns_no_path(root: Path, table: Table) -> None:
     table.played(len(PATHS))
     for text in PATHS:
         with contextlib.suppress(ConfigError):
@@ -128,7 +112,7 @@ def test_no_name_is_more_than_a_name(root: Path, table: Table) -> None:
 
 
 @escaping
-def test_no_task_leaves_the_trial(root: Path, table: Table) -> None:
+def test_s4_task_names_of_predictions(root: Path, table: Table) -> None:
     table.played(len(PATHS))
     trial = TrialFolder(root)
     outputs = np.zeros(1, np.float32)
@@ -143,8 +127,8 @@ def test_no_task_leaves_the_trial(root: Path, table: Table) -> None:
 
 
 @escaping
-def test_no_member_or_encoder_leaves_the_bundle(root: Path, table: Table) -> None:
-    """Its manifest fits: an attacker who writes the names can write that too."""
+def test_s4_member_and_encoder_names_of_a_bundle(root: Path, table: Table) -> None:
+    """With a matching manifest, which an attacker can write as well."""
     table.played(len(PATHS))
     config = Config(data=Data(tasks=("sentiment",))).flat()
     for number, text in enumerate(PATHS):
@@ -171,7 +155,7 @@ def test_no_member_or_encoder_leaves_the_bundle(root: Path, table: Table) -> Non
 
 
 @escaping
-def test_no_sweep_trial_run_or_artifact_leaves_its_folder(root: Path, table: Table) -> None:
+def test_s4_names_of_sweeps_trials_runs_and_artifacts(root: Path, table: Table) -> None:
     table.played(len(PATHS))
     from mlflow_setup.runs.query import download
     from mlflow_setup.runs.sweep_run import Mirror
@@ -191,7 +175,7 @@ def test_no_sweep_trial_run_or_artifact_leaves_its_folder(root: Path, table: Tab
         if not re.fullmatch(r"[A-Za-z0-9][\w-]*", text):
             with pytest.raises(EnsweepError):
                 download(tracking, text, "config.json", root)
-        if not is_plain(text):
+        if not is_inside(text):
             with pytest.raises(EnsweepError):
                 download(tracking, "0123abc", text, root)
     assert num_refused > 0.9 * len(PATHS)
@@ -199,7 +183,7 @@ def test_no_sweep_trial_run_or_artifact_leaves_its_folder(root: Path, table: Tab
 
 
 @escaping
-def test_no_sweep_is_run_outside_the_storage(root: Path, table: Table) -> None:
+def test_s4_name_of_a_new_sweep(root: Path, table: Table) -> None:
     table.played(len(PATHS))
     from mlflow_setup.tracking.store import Tracking
     from search.config.load import read_sweep
@@ -209,7 +193,7 @@ def test_no_sweep_is_run_outside_the_storage(root: Path, table: Table) -> None:
     sweep = read_sweep("demo", environment={})
     before = everything(root.parent)
     for text in PATHS:
-        with pytest.raises(EnsweepError) as refused:  # a name that is one lacks data
+        with pytest.raises(EnsweepError) as refused:  # a valid name lacks data
             run_sweep(sweep, text, root, tracking)
         assert isinstance(refused.value, DataError if is_name(text) else ConfigError)
     assert everything(root.parent) == before
@@ -217,10 +201,10 @@ def test_no_sweep_is_run_outside_the_storage(root: Path, table: Table) -> None:
 
 @escaping
 @pytest.mark.parametrize(
-    "verb", [["sync"], ["leaderboard"], ["ensemble"], ["export", "--output", "bundle"]]
+    "command", [["sync"], ["leaderboard"], ["ensemble"], ["export", "--output", "bundle"]]
 )
-def test_no_verb_takes_a_name_out_of_the_storage(
-    root: Path, monkeypatch: pytest.MonkeyPatch, table: Table, verb: list[str]
+def test_s4_name_in_a_command(
+    root: Path, monkeypatch: pytest.MonkeyPatch, table: Table, command: list[str]
 ) -> None:
     table.played(len(PATHS))
     from typer.testing import CliRunner
@@ -232,7 +216,7 @@ def test_no_verb_takes_a_name_out_of_the_storage(
         monkeypatch.delenv(name, raising=False)
     before = everything(root.parent)
     for text in PATHS:
-        result = CliRunner().invoke(app, [*verb, "--storage", str(root), "--", text or "/"])
+        result = CliRunner().invoke(app, [*command, "--storage", str(root), "--", text or "/"])
         assert isinstance(result.exception, EnsweepError), text
         assert result.stdout == ""
     assert everything(root.parent) == before
@@ -250,8 +234,8 @@ def is_name(text: str) -> bool:
     return True
 
 
-def is_plain(text: str) -> bool:
-    """Whether `inside` takes it: the tests above have shown where that leads."""
+def is_inside(text: str) -> bool:
+    """Whether `inside`, which is tested above, accepts the path."""
     try:
         inside(Path("/nowhere"), text)
     except EnsweepError:

@@ -1,6 +1,6 @@
-"""Object stores that no sweep can lie in: what the command line says, before any work.
+"""R15: commands refuse object stores that lack conditional writes or permissions.
 
-S3 by moto; a proxy before it takes away what the store, or the role of this machine, lacks.
+moto emulates S3; a proxy in front of it removes features or permissions.
 """
 
 import re
@@ -46,39 +46,35 @@ def ignores_conditions(request: Request, send: Send) -> Answer:
 
 def ignores_one(header: str) -> Callable[[Request, Send], Answer]:
     def answer(request: Request, send: Send) -> Answer:
-        has_it = header in {name.lower() for name in request.headers}
-        return (ignores_conditions if has_it else _passes)(request, send)
+        is_used = header in {name.lower() for name in request.headers}
+        return ignores_conditions(request, send) if is_used else send(request)
 
     return answer
 
 
-def _passes(request: Request, send: Send) -> Answer:
-    return send(request)
-
-
-def says_that_all_went_well(request: Request, send: Send) -> Answer:
+def reports_refusals_as_success(request: Request, send: Send) -> Answer:
     answer = send(request)
     is_refusal = answer.status in (409, 412)
     return Answer(200, b"", {"ETag": '"0"'}) if is_refusal else answer
 
 
-def knows_no_conditions(request: Request, send: Send) -> Answer:
+def rejects_conditions(request: Request, send: Send) -> Answer:
     return error(501, "NotImplemented") if is_conditional(request) else send(request)
 
 
-def no_right_to_delete(request: Request, send: Send) -> Answer:
+def forbids_deleting(request: Request, send: Send) -> Answer:
     return error(403, "AccessDenied") if deletes(request) else send(request)
 
 
-def no_right_to_delete_any(request: Request, send: Send) -> Answer:
-    """As Amazon says it: the request is good, and of each object in it that it may not."""
+def forbids_bulk_deletes(request: Request, send: Send) -> Answer:
+    """As Amazon does: the request succeeds, with an error for each object."""
     if not deletes(request):
         return send(request)
     keys = re.findall(r"<Key>(.*?)</Key>", request.body.decode())
-    refusal = (
+    error_of = (
         "<Error><Key>{}</Key><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
     )
-    text = f"<DeleteResult>{''.join(map(refusal.format, keys))}</DeleteResult>"
+    text = f"<DeleteResult>{''.join(map(error_of.format, keys))}</DeleteResult>"
     return Answer(200, text.encode(), {"Content-Type": "application/xml"})
 
 
@@ -103,10 +99,10 @@ REFUSALS = {
     ignores_conditions: NO_CONDITIONS,
     ignores_one("if-none-match"): NO_CONDITIONS,
     ignores_one("if-match"): NO_CONDITIONS,
-    says_that_all_went_well: NO_CONDITIONS,
-    knows_no_conditions: NO_CONDITIONS,
-    no_right_to_delete: rf"may not be deleted: {DENIED}.\n{ROLE}",
-    no_right_to_delete_any: rf"may not be deleted: .*Access Denied.*\n{ROLE}",
+    reports_refusals_as_success: NO_CONDITIONS,
+    rejects_conditions: NO_CONDITIONS,
+    forbids_deleting: rf"may not be deleted: {DENIED}.\n{ROLE}",
+    forbids_bulk_deletes: rf"may not be deleted: .*Access Denied.*\n{ROLE}",
     read_only: rf"may not be written: {DENIED}.\n{ROLE}",
     write_only: r"may not be read: .*\nfix: give this machine a role that may read there",
     no_such_key: rf"may not be written: 403 Forbidden: InvalidAccessKeyId: In words.\n{ROLE}",
@@ -117,16 +113,16 @@ REFUSALS = {
 def ensweep(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., str]:
-    """The command line: it ends with exit code 2, and what it says."""
+    """A function that runs a command, which must exit with code 2, and returns its stderr."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs.db")
 
     def run(*words: str) -> str:
         monkeypatch.setattr(sys, "argv", ["ensweep", *words])
         with pytest.raises(SystemExit) as ended:
             main()
-        said = capsys.readouterr().err
-        assert ended.value.code == 2, said
-        return said
+        error = capsys.readouterr().err
+        assert ended.value.code == 2, error
+        return error
 
     return run
 
@@ -139,7 +135,7 @@ refused = pytest.mark.promise(
 
 
 @refused
-def test_r15_stores_that_no_sweep_can_lie_in(
+def test_r15_sweep_refuses_unsuitable_stores(
     tmp_path: Path,
     tiny_data: Path,
     tiny_encoder: Path,
@@ -150,19 +146,19 @@ def test_r15_stores_that_no_sweep_can_lie_in(
 ) -> None:
     words = ["sweep", "demo", "--name", "s", "--data-dir", str(tiny_data)]
     words += [f"model.encoder={tiny_encoder}"]
-    store, there = ObjectStore(URI), s3["AWS_ENDPOINT_URL"]
-    for number, (manner, message) in enumerate(REFUSALS.items()):
+    store, endpoint = ObjectStore(URI), s3["AWS_ENDPOINT_URL"]
+    for number, (respond, message) in enumerate(REFUSALS.items()):
         monkeypatch.setenv("ENSWEEP_CACHE", str(tmp_path / str(number)))
-        with in_front_of(there, manner) as url:
+        with in_front_of(endpoint, respond) as url:
             monkeypatch.setenv("AWS_ENDPOINT_URL", url)
-            said = ensweep(*words, "--storage", URI)
-        place = rf"error: --storage {URI}(/\.probe-\w+)?: "
-        assert re.search(place + message, said, re.DOTALL), said
+            text = ensweep(*words, "--storage", URI)
+        start = rf"error: --storage {URI}(/\.probe-\w+)?: "
+        assert re.search(start + message, text, re.DOTALL), text
         left = [name for name in store.entries("") if not name.startswith(".probe-")]
         assert left == []
-    monkeypatch.setenv("AWS_ENDPOINT_URL", there)
-    said = ensweep(*words, "--storage", "s3://nowhere/s")
-    assert re.search(r"error: --storage s3://nowhere/s.*no such bucket.*\nfix: correct the U", said)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    text = ensweep(*words, "--storage", "s3://nowhere/s")
+    assert re.search(r"error: --storage s3://nowhere/s.*no such bucket.*\nfix: correct the U", text)
     assert not (tmp_path / "runs.db").exists() or not tracked_sweeps(
         Tracking(f"sqlite:///{tmp_path}/runs.db")
     )
@@ -170,7 +166,7 @@ def test_r15_stores_that_no_sweep_can_lie_in(
 
 
 @refused
-def test_doctor_says_it_as_well(
+def test_r15_doctor_reports_an_unsuitable_store(
     s3: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -182,5 +178,5 @@ def test_doctor_says_it_as_well(
         with pytest.raises(SystemExit) as ended:
             main()
     assert ended.value.code == 2
-    said = " ".join(capsys.readouterr().out.split())
-    assert re.search(NO_CONDITIONS.replace("\\n", " "), said), said
+    text = " ".join(capsys.readouterr().out.split())
+    assert re.search(NO_CONDITIONS.replace("\\n", " "), text), text

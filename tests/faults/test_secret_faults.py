@@ -1,4 +1,4 @@
-"""S7: secrets that a sweep, its failures and its bundle could write down, and do not."""
+"""S7: secrets are not in files, logs, outputs or command lines of a sweep."""
 
 import base64
 import re
@@ -25,22 +25,22 @@ NAMES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "AWS_ACCESS_KEY_ID", "AWS_SECRET_
          "GOOGLE_APPLICATION_CREDENTIALS")  # fmt: skip
 SECRETS = {name: f"canary-{number}-{name.lower()}" for number, name in enumerate(NAMES)}
 CHAT, CHAT_PATH = "http://127.0.0.1:9", "canary-of-a-chat"
-"""Where the sweep's failure and end are sent, and nothing listens. Of such a URL its path is the
-secret: an error of the connection tells it by itself."""
+"""The URL of notifications, where no server listens. Its path is a secret, which the text of a
+connection error contains."""
 RAY = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "canary-of-ray"}
-"""Of a Ray that asks for it: the sweep's own processes must send it."""
+"""Settings of a Ray that requires a token, which the sweep's processes send."""
 
 
 @pytest.fixture
 def ray_folder() -> Iterator[Path]:
-    """Where a Ray that is started here keeps its sessions: a short path, for sockets are in it."""
+    """The folder of Ray's sessions; a short path, because of sockets."""
     folder = Path(tempfile.mkdtemp(prefix="es", dir="/tmp"))
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def assert_not_written(secrets: Iterable[str], folders: Iterable[Path], texts: str) -> None:
-    """In no byte of a file, in archives neither, nor of a text; nor as a login is sent."""
+    """Neither files, members of archives nor texts contain a secret, as plain text or in base64."""
     words = [form for word in secrets for form in (word.encode(), base64.b64encode(word.encode()))]
     pattern = re.compile(b"|".join(map(re.escape, words)))
     assert not pattern.search(texts.encode())
@@ -61,14 +61,14 @@ def assert_not_written(secrets: Iterable[str], folders: Iterable[Path], texts: s
     "in no byte of its folder, its output, its processes' command lines and Ray's logs",
 )
 @pytest.mark.rare("test_uris.py masks secrets, test_cli_app.py looks for them in errors")
-def test_s7_no_secret_of_the_environment_is_written_anywhere(
+def test_s7_secrets_of_the_environment_are_not_written(
     tmp_path: Path, tiny_data: Path, ray_folder: Path, table: Table
 ) -> None:
     sweep_of(tmp_path, tiny_data)
-    misdeeds = '{"0003": "raises", "0004": "dies", "0005": "diverges", "0006": "hangs"}'
+    faults = '{"0003": "raises", "0004": "dies", "0005": "diverges", "0006": "hangs"}'
     more = ("resources.max_failures=1", "resources.max_silence_minutes=0.05", "notify.url=$CHAT")
     given = {**SECRETS, **RAY, "CHAT": f"{CHAT}/{CHAT_PATH}", "RAY_TMPDIR": str(ray_folder)}
-    driver = Driver("run", tmp_path, *more, MISDEED=misdeeds, **given)
+    driver = Driver("run", tmp_path, *more, MISDEED=faults, **given)
     driver.wait_for(driver.workers)
     titles = "\n".join(title(process) for process in driver.processes())
     code, text = driver.end()
@@ -87,8 +87,8 @@ def test_s7_no_secret_of_the_environment_is_written_anywhere(
     "(tiny BERT) with a diverged trial and an outage, `sync`, `ensemble` and `export`",
     "in no byte of the sweep, the bundle, MLflow's server, the outputs and Ray's logs",
 )
-@pytest.mark.rare("as above")
-def test_s7_no_secret_in_use_is_written_anywhere(
+@pytest.mark.rare("test_uris.py masks secrets, test_cli_app.py looks for them in errors")
+def test_s7_secrets_in_use_are_not_written(
     tmp_path: Path,
     tiny_encoder: Path,
     tiny_data: Path,
@@ -103,9 +103,9 @@ def test_s7_no_secret_in_use_is_written_anywhere(
     content["search"]["num_samples"] = 4
     file.write_text(yaml.safe_dump(content))
     with Proxy(server.port) as proxy:
-        place = f"127.0.0.1:{proxy.port}"
+        address = f"127.0.0.1:{proxy.port}"
         given = {**RAY, "RAY_TMPDIR": str(ray_folder)}
-        with_login = {**given, "MLFLOW_TRACKING_URI": f"http://{login}@{place}"}
+        with_login = {**given, "MLFLOW_TRACKING_URI": f"http://{login}@{address}"}
         with_bearer = {**given, "MLFLOW_TRACKING_TOKEN": bearer}
         driver = ensweep("sweep", str(file), "--name", "s", "--storage", str(storage), **with_login)
         wait_for_epochs(tmp_path, 3, driver)
@@ -118,9 +118,9 @@ def test_s7_no_secret_in_use_is_written_anywhere(
             words = [verb, "s", "--storage", str(storage)]
             words += ["--output", str(tmp_path / "bundle")] * (verb == "export")
             texts.append(end(ensweep(*words, **with_login)))
-            uri = f"http://{place}"
             if verb != "export":
-                texts.append(end(ensweep(*words, "--tracking-uri", uri, **with_bearer)))
+                words += ["--tracking-uri", f"http://{address}"]
+                texts.append(end(ensweep(*words, **with_bearer)))
     assert base64.b64encode(login.encode()) in proxy.heard
     assert f"Bearer {bearer}".encode() in proxy.heard
     assert (tmp_path / "bundle" / "manifest.json").is_file()

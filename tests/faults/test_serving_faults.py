@@ -1,8 +1,4 @@
-"""A served model under bad requests and many, and a bundle that was tampered with: S10, S2.
-
-A real server with a real bundle. Counts are those of `make test`; ENSWEEP_FAULTS_SCALE multiplies
-them (`make faults`).
-"""
+"""S10, S2: malformed and concurrent requests to a served model, and changed bundles."""
 
 import json
 import random
@@ -30,7 +26,7 @@ NUM_MALFORMED = 200 * SCALE
 NUM_AT_ONCE = 100
 NUM_FLIPS = 100 * SCALE
 MAX_BYTES = 50_000
-GROWTH = 60_000_000  # bytes; what the allocator and threads take once
+GROWTH = 60_000_000  # bytes, for the allocator and threads
 
 GOOD = {"dataframe_records": [{"sentence": "the film is good"}], "params": {"task": "sentiment"}}
 
@@ -39,7 +35,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def server(tiny_bundle: Path) -> Iterator[tuple[int, int]]:
-    """Its port and its process."""
+    """The port and process id of `ensweep serve`."""
     with serving(tiny_bundle, "--max-bytes", str(MAX_BYTES), "--max-rows", "20") as found:
         yield found
 
@@ -119,9 +115,7 @@ MALFORMED: list[Callable[[Draw], Request]] = [
 @pytest.mark.promise(
     "S10", "malformed requests to a served model", "none of status 5xx, no traceback; memory flat"
 )
-def test_malformed_requests_are_refused_and_the_server_stays_as_it_is(
-    server: tuple[int, int], table: Table
-) -> None:
+def test_s10_malformed_requests_are_refused(server: tuple[int, int], table: Table) -> None:
     port, pid = server
     table.played(NUM_MALFORMED)
     before = psutil.Process(pid).memory_info().rss
@@ -144,10 +138,10 @@ def test_malformed_requests_are_refused_and_the_server_stays_as_it_is(
 @pytest.mark.promise(
     "S10", "100 requests at once, a quarter malformed", "the valid ones get equal answers"
 )
-def test_a_hundred_at_once_are_all_answered(server: tuple[int, int], table: Table) -> None:
+def test_s10_concurrent_requests_get_equal_answers(server: tuple[int, int], table: Table) -> None:
     port, pid = server
     table.played(NUM_AT_ONCE * min(SCALE, 10))
-    wanted = ask(port, "POST", "/invocations", GOOD)
+    expected = ask(port, "POST", "/invocations", GOOD)
     before = psutil.Process(pid).memory_info().rss
 
     def one(number: int) -> tuple[int, str]:
@@ -158,7 +152,7 @@ def test_a_hundred_at_once_are_all_answered(server: tuple[int, int], table: Tabl
 
     with ThreadPoolExecutor(NUM_AT_ONCE) as pool:
         answers = list(pool.map(one, range(NUM_AT_ONCE * min(SCALE, 10))))
-    assert all(answer == wanted for number, answer in enumerate(answers) if number % 4)
+    assert all(answer == expected for number, answer in enumerate(answers) if number % 4)
     assert all(400 <= status < 500 for status, _ in answers[::4])
     assert psutil.Process(pid).memory_info().rss - before < GROWTH
 
@@ -175,9 +169,7 @@ def test_a_hundred_at_once_are_all_answered(server: tuple[int, int], table: Tabl
         b"GET /ping HTTP/1.1\r\nX: " + b"y" * 200_000 + b"\r\n\r\n",
     ],
 )
-def test_what_is_not_http_is_not_an_error_of_the_server(
-    server: tuple[int, int], request_: bytes
-) -> None:
+def test_s10_invalid_http_is_refused(server: tuple[int, int], request_: bytes) -> None:
     port, _ = server
     with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as connection:
         try:
@@ -190,7 +182,7 @@ def test_what_is_not_http_is_not_an_error_of_the_server(
     assert ask(port, "GET", "/ping")[0] == 200
 
 
-def test_a_body_that_never_says_its_length_is_bounded_too(server: tuple[int, int]) -> None:
+def test_s10_a_chunked_body_is_limited(server: tuple[int, int]) -> None:
     port, _ = server
     head = (
         b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -202,7 +194,7 @@ def test_a_body_that_never_says_its_length_is_bounded_too(server: tuple[int, int
         assert connection.recv(4096).startswith(b"HTTP/1.1 413")
 
 
-def test_a_taken_port_and_a_bundle_that_is_none_are_named(
+def test_a_port_in_use_and_a_missing_bundle_are_reported(
     server: tuple[int, int], tiny_bundle: Path, tmp_path: Path
 ) -> None:
     from mlflow_setup.errors import ConfigError
@@ -219,7 +211,9 @@ def test_a_taken_port_and_a_bundle_that_is_none_are_named(
 @pytest.mark.promise(
     "S2", "a flipped bit in any file of a bundle, its code included", "refused, exit 6"
 )
-def test_any_byte_of_a_real_bundle_counts(tiny_bundle: Path, tmp_path: Path, table: Table) -> None:
+def test_s2_a_flipped_bit_of_a_bundle_is_refused(
+    tiny_bundle: Path, tmp_path: Path, table: Table
+) -> None:
     table.played(NUM_FLIPS)
     folder = shutil.copytree(tiny_bundle, tmp_path / "bundle")
     files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -240,8 +234,8 @@ def test_any_byte_of_a_real_bundle_counts(tiny_bundle: Path, tmp_path: Path, tab
 
 @pytest.mark.promise("S2", "a file added to a bundle, also to its manifest", "refused")
 @pytest.mark.parametrize("name", ["extra.sh", "wheel/evil.py", "wheel/other-1-py3-none-any.whl"])
-def test_nothing_is_added_beside_the_wheel(tiny_bundle: Path, tmp_path: Path, name: str) -> None:
-    """Neither without the manifest nor with one that vouches for it."""
+def test_s2_an_added_file_is_refused(tiny_bundle: Path, tmp_path: Path, name: str) -> None:
+    """Whether or not the manifest contains it."""
     from ensemble.bundle.format import FACTS, Bundle
     from mlflow_setup.filesystem.manifest import MANIFEST, write_manifest
 

@@ -1,4 +1,4 @@
-"""D5: sixty bad settings files, each refused with its place and never obeyed."""
+"""D5: invalid settings files are refused, and their code is not executed."""
 
 from pathlib import Path
 
@@ -24,8 +24,8 @@ BOMB = "a: &a [x, x]\n" + "".join(
     f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
 )
 TEXTS = {
-    "twice": "seed: 1\nseed: 2\n",
-    "twice below": "optim: {lr: 1e-5, lr: 2e-5}\n",
+    "duplicate key": "seed: 1\nseed: 2\n",
+    "nested duplicate key": "optim: {lr: 1e-5, lr: 2e-5}\n",
     "nested and dotted": "optim.lr: 1e-5\noptim: {lr: 2e-5}\n",
     "bomb": BOMB,
     "anchor": "seed: &x 1\n",
@@ -43,7 +43,7 @@ TEXTS = {
     "far too deep": "a: " + "{a: " * 5000 + "1" + "}" * 5000 + "\n",
     "a list as key": "? [a, b]\n: 1\n",
     "extends a list": "extends: [b1, b2]\n",
-    "extends nothing known": "extends: b7\n",
+    "extends an unknown recipe": "extends: b7\n",
 }
 
 
@@ -56,7 +56,7 @@ refused = pytest.mark.promise(
 
 @refused
 @pytest.mark.parametrize("key", KEYS)
-def test_unknown_keys(key: str, tmp_path: Path) -> None:
+def test_d5_unknown_keys_are_refused(key: str, tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(f"{key}: 1\n")
     with pytest.raises(ConfigError, match=r"no such key|is a value, not a section|valid"):
@@ -65,7 +65,7 @@ def test_unknown_keys(key: str, tmp_path: Path) -> None:
 
 @refused
 @pytest.mark.parametrize(("key", "value"), TYPES)
-def test_wrong_types_and_values(key: str, value: str, tmp_path: Path) -> None:
+def test_d5_wrong_types_and_values_are_refused(key: str, value: str, tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(f"{key}: {value}\n")
     with pytest.raises(ConfigError, match=key.replace(".", r"\.")) as caught:
@@ -75,7 +75,7 @@ def test_wrong_types_and_values(key: str, value: str, tmp_path: Path) -> None:
 
 @refused
 @pytest.mark.parametrize("name", TEXTS)
-def test_files_that_are_not_settings(name: str, tmp_path: Path) -> None:
+def test_d5_texts_that_are_not_settings_are_refused(name: str, tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(TEXTS[name])
     with pytest.raises(ConfigError) as caught:
@@ -94,13 +94,15 @@ def test_files_that_are_not_settings(name: str, tmp_path: Path) -> None:
         (b"seed: 1\0\n", "recipe.yaml"),
     ],
 )
-def test_bytes_that_are_not_settings(content: bytes, message: str, tmp_path: Path) -> None:
+def test_d5_bytes_that_are_not_settings_are_refused(
+    content: bytes, message: str, tmp_path: Path
+) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=message):
         resolve(str(path), (), {})
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_settings_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no such file"):
         resolve(str(tmp_path / "none.yaml"), (), {})

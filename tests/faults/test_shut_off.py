@@ -1,4 +1,4 @@
-"""S9 and S12: a sweep to its labels under umask 000, in a network namespace without routes."""
+"""S9, S12: the commands from data to labels, under umask 000 and without a network."""
 
 import os
 import stat
@@ -18,10 +18,10 @@ pytestmark = [
     pytest.mark.rare("test_docs.py goes from data to labels; modes and addresses have unit tests"),
 ]
 
-MAYBE_PHONED = ("MLFLOW_DISABLE_TELEMETRY", "HF_HUB_OFFLINE", "RAY_USAGE_STATS_ENABLED")
-"""Left to our defaults here."""
+OFFLINE_SETTINGS = ("MLFLOW_DISABLE_TELEMETRY", "HF_HUB_OFFLINE", "RAY_USAGE_STATS_ENABLED")
+"""Unset here, so that the program's defaults apply."""
 
-ONE_AFTER_THE_OTHER = """
+RUN_COMMANDS = """
 import sys
 from ensweep.cli.app import main
 for command in sys.argv[1:]:
@@ -35,10 +35,10 @@ for command in sys.argv[1:]:
 
 
 def namespace() -> list[str]:
-    """The start of a command that is to see no network but its own loopback; [] where this user
-    may make none."""
-    for rights in ([], ["--user", "--map-root-user"]):
-        start = ["unshare", *rights, "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
+    """The start of a command that runs with loopback as its only network; [] if that is not
+    permitted."""
+    for options in ([], ["--user", "--map-root-user"]):
+        start = ["unshare", *options, "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
         try:
             subprocess.run([*start, "true"], check=True, capture_output=True)
         except (OSError, subprocess.CalledProcessError):
@@ -48,7 +48,7 @@ def namespace() -> list[str]:
 
 
 class Work:
-    """The folder in which it was done, by commands one after the other in one process."""
+    """Runs commands one after another in one process and one folder."""
 
     def __init__(self, folder: Path, start: list[str]) -> None:
         self.folder, self.start = folder, start
@@ -56,9 +56,9 @@ class Work:
         self.num_commands = 0
 
     def ensweep(self, *commands: str) -> None:
-        given = {key: value for key, value in os.environ.items() if key not in MAYBE_PHONED}
+        given = {key: value for key, value in os.environ.items() if key not in OFFLINE_SETTINGS}
         done = subprocess.run(
-            [*self.start, sys.executable, "-c", ONE_AFTER_THE_OTHER, *commands],
+            [*self.start, sys.executable, "-c", RUN_COMMANDS, *commands],
             cwd=self.folder,
             env={**given, "PYTHONPATH": str(ROOT), "RAY_TMPDIR": str(self.folder / "ray")},
             capture_output=True,
@@ -73,7 +73,9 @@ class Work:
 
 @pytest.fixture(scope="module")
 def work(tiny_encoder: Path) -> Iterator[Work]:
-    with tempfile.TemporaryDirectory(prefix="es", dir="/tmp") as name:  # Ray's sockets are in it
+    with tempfile.TemporaryDirectory(
+        prefix="es", dir="/tmp"
+    ) as name:  # short, because of Ray's sockets
         folder = Path(name)
         work = Work(folder, namespace())
         (folder / "ray").mkdir()
@@ -108,7 +110,7 @@ def work(tiny_encoder: Path) -> Iterator[Work]:
     "umask 000 from data to labels (tiny BERT)",
     "no file of the storage folder is writable by others; only its owner can read a sweep",
 )
-def test_s9_records_are_private_whatever_the_umask(work: Work, table: Table) -> None:
+def test_s9_records_are_private_under_any_umask(work: Work, table: Table) -> None:
     storage = work.folder / "runs"
     found = {
         path: stat.S_IMODE(path.lstat().st_mode)
@@ -131,9 +133,9 @@ def test_s9_records_are_private_whatever_the_umask(work: Work, table: Table) -> 
     "a network namespace without routes, from data to labels (tiny BERT)",
     "every command does its work",
 )
-def test_s12_no_network_is_needed(work: Work, table: Table) -> None:
+def test_s12_all_commands_work_without_a_network(work: Work, table: Table) -> None:
     if not work.has_no_network:
-        pytest.skip("this user may not make a network namespace")
+        pytest.skip("this user may not create a network namespace")
     table.played(work.num_commands)
     labels = (work.folder / "labels.csv").read_text().splitlines()
     assert len(labels) == 31

@@ -1,4 +1,4 @@
-"""No source can run what it reads (promise S1): a static check of every package."""
+"""S1: static check that no package calls functions that execute code from the data they read."""
 
 import ast
 import tomllib
@@ -17,13 +17,13 @@ YAML_LOADERS = {"load", "load_all", "full_load", "full_load_all", "unsafe_load",
 YAML_LOADERS |= {"Loader", "FullLoader", "UnsafeLoader", "CLoader", "CFullLoader", "CUnsafeLoader"}
 SWITCHES = {"allow_pickle", "trust_remote_code"}
 YAML_READER = "trainable/config/strict_yaml.py"
-"""The one file that may call `yaml.load`, with a loader of its own."""
+"""The only file that may call `yaml.load`, with its own loader."""
 
 
 def dangers(source: str, path: str = "") -> list[str]:
-    """What in a Python source could run what it reads, each with its line."""
+    """The unsafe calls and imports of a Python source, each with its line."""
     tree = ast.parse(source)
-    names = {"np": "numpy", "pd": "pandas"}  # what a name stands for, dotted
+    names = {"np": "numpy", "pd": "pandas"}  # name -> its full dotted name
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {name.asname: name.name for name in node.names if name.asname}
@@ -39,7 +39,7 @@ def dangers(source: str, path: str = "") -> list[str]:
 
 
 def _dotted(node: ast.AST, names: dict[str, str]) -> str:
-    """`numpy.load` for `np.load`; "" where what is named is not known."""
+    """The full name of a node, `numpy.load` for `np.load`; "" if it is unknown."""
     if isinstance(node, ast.Name):
         return names.get(node.id, node.id)
     if isinstance(node, ast.Attribute):
@@ -48,7 +48,7 @@ def _dotted(node: ast.AST, names: dict[str, str]) -> str:
 
 
 def _is_safe_call(node: ast.AST, names: dict[str, str], path: str) -> bool:
-    """Whether it is a call of a loader in the one way that is allowed."""
+    """Whether it is a permitted call of a loader."""
     if not isinstance(node, ast.Call):
         return False
     given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
@@ -97,7 +97,7 @@ def _is_text(node: ast.AST) -> bool:
     return isinstance(node, ast.Constant) and isinstance(node.value, str)
 
 
-def test_no_source_can_run_what_it_reads() -> None:
+def test_s1_packages_have_no_unsafe_calls() -> None:
     files = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
     assert {path.relative_to(ROOT).parts[0] for path in files} == set(PACKAGES)
     found = [
@@ -170,7 +170,7 @@ def test_every_package_is_checked() -> None:
         "options.trust_remote_code = True",
     ],
 )
-def test_the_static_check_finds(source: str) -> None:
+def test_the_check_finds_unsafe_code(source: str) -> None:
     assert dangers(source) != []
 
 
@@ -192,7 +192,7 @@ def test_the_static_check_finds(source: str) -> None:
         "AutoModel.from_pretrained(name, trust_remote_code=False)",
     ],
 )
-def test_the_static_check_lets_pass(source: str) -> None:
+def test_the_check_accepts_safe_code(source: str) -> None:
     assert dangers(source) == []
 
 

@@ -1,4 +1,4 @@
-"""R6, R15: a tracking server that dies or stays away costs no training, and loses no record."""
+"""R6, R15: outages of a tracking server, and concurrent writers of its database."""
 
 import os
 import random
@@ -33,9 +33,9 @@ STALL = "the longest stall was"
     "the MLflow server is killed for a while",
     "training stalls at most 1 s; whole once it is back",
 )
-@pytest.mark.rare("test_background_mirror.py has one come back")
+@pytest.mark.rare("test_background_mirror.py has a server that comes back")
 @pytest.mark.parametrize("number", range(how_often(1, 16)))
-def test_r6_a_server_that_dies_for_a_while(
+def test_r6_the_server_is_killed_and_restarted(
     tmp_path: Path, tiny_data: Path, server: Server, table: Table, number: int
 ) -> None:
     sweep_of(tmp_path, tiny_data)
@@ -60,9 +60,9 @@ def test_r6_a_server_that_dies_for_a_while(
     "the MLflow server is killed for good",
     "training stalls at most 1 s, exit 4; whole after `ensweep sync`, run twice",
 )
-@pytest.mark.rare("test_ui_server.py has a mirror catch up with a real server after an outage")
+@pytest.mark.rare("test_ui_server.py has a mirror that catches up with a real server")
 @pytest.mark.parametrize("number", range(how_often(1, 16)))
-def test_r6_a_server_that_stays_away_and_a_sync_that_catches_up(
+def test_r6_sync_catches_up_after_the_server_was_killed(
     tmp_path: Path, tiny_data: Path, server: Server, table: Table, number: int
 ) -> None:
     sweep_of(tmp_path, tiny_data)
@@ -74,7 +74,7 @@ def test_r6_a_server_that_stays_away_and_a_sync_that_catches_up(
     table.measured(STALL, [longest_stall(tmp_path, 0)], within=1)
     server.start()
     words = ["sync", "s", "--storage", str(tmp_path / "runs"), "--tracking-uri", server.uri]
-    for _ in range(2):  # as often as one likes
+    for _ in range(2):
         assert CliRunner().invoke(app, words).exit_code == 0
         assert_whole(tmp_path, 7, Tracking(server.uri))
 
@@ -84,12 +84,11 @@ def test_r6_a_server_that_stays_away_and_a_sync_that_catches_up(
     "the MLflow server's answers take 0.5, 3 and 15 s",
     "training stalls at most 1 s; whole, if need be after `ensweep sync`",
 )
-@pytest.mark.rare("test_background_mirror.py has a slow one")
+@pytest.mark.rare("test_background_mirror.py has a slow server")
 @pytest.mark.parametrize("delay", [0.5, 3.0, 15.0] * how_often(1, 6))
-def test_r6_a_server_that_is_slow(
+def test_r6_a_slow_server(
     tmp_path: Path, tiny_data: Path, server: Server, table: Table, delay: float
 ) -> None:
-    """Each answer takes seconds, or more than is waited for: no epoch does."""
     sweep_of(tmp_path, tiny_data)
     with Proxy(server.port, delay) as proxy:
         uri = f"http://127.0.0.1:{proxy.port}"
@@ -107,8 +106,7 @@ def test_r6_a_server_that_is_slow(
 @pytest.mark.promise(
     "R15", "8 threads write 25 trials of 2 epochs each into one SQLite file", "no row missing"
 )
-def test_r15_eight_sweeps_write_into_one_database(tmp_path: Path) -> None:
-    """No error, no lost row: 8 writers, 25 trials of 2 epochs each."""
+def test_r15_eight_threads_write_into_one_database(tmp_path: Path) -> None:
     uri = resolve_tracking(tmp_path).uri
     resolve_tracking(tmp_path).check()
     missed: list[str] = []
@@ -139,8 +137,8 @@ def test_r15_eight_sweeps_write_into_one_database(tmp_path: Path) -> None:
 @pytest.mark.promise(
     "R15", "8 processes write 500 batches of 27 metrics each into one SQLite file", "no row missing"
 )
-@pytest.mark.rare("eight threads write")
-def test_r15_eight_processes_write_500_batches_each(tmp_path: Path, table: Table) -> None:
+@pytest.mark.rare("the test above has eight threads")
+def test_r15_eight_processes_write_into_one_database(tmp_path: Path, table: Table) -> None:
     tracking = resolve_tracking(tmp_path)
     tracking.check()
     command = [sys.executable, str(ROOT / "tests" / "helpers" / "write_runs.py"), tracking.uri]

@@ -1,8 +1,6 @@
-"""README's tutorial, typed into a shell in an empty folder, one line after the other, as printed.
+"""README's tutorial, typed line by line into a shell in an empty folder, with a free port.
 
-With the encoder, the number of trials and the servers that a newcomer has, and in one shell, which
-stays open; only the port is one that is free. `make test` types the same lines with a tiny encoder
-and fewer trials (test_docs.py).
+test_docs.py types the same lines with a tiny encoder and fewer trials.
 """
 
 import json
@@ -22,13 +20,13 @@ from readme import ROOT, blocks, commands, not_said, tutorial
 
 pytestmark = [pytest.mark.slow, pytest.mark.rare("test_docs.py types it with a tiny encoder")]
 
-NEVER_VARIES = ("ensweep data", "ensweep init")
-"""Commands whose output is the page's, letter by letter."""
+EXACT = ("ensweep data", "ensweep init")
+"""Commands whose output is exactly that of the page."""
 ENDED = "-- ended with"
 
 
 class Shell:
-    """A newcomer's terminal, 100 columns wide, without settings of one's own."""
+    """A shell 100 columns wide, without a user's settings."""
 
     def __init__(self, folder: Path) -> None:
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -49,21 +47,21 @@ class Shell:
         )
 
     def type(self, line: str) -> str:
-        """What a line prints, errors' stream included; it must end with 0."""
+        """Type a line, which must succeed. Returns its output, stderr included."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(f"{line}\nprintf '\\n%s %d\\n' '{ENDED}' $?\n")
         self.process.stdin.flush()
         printed: list[str] = []
-        for said in self.process.stdout:
-            if said.startswith(ENDED):
-                assert said.split()[-1] == "0", f"{line}\n{''.join(printed)}"
+        for output in self.process.stdout:
+            if output.startswith(ENDED):
+                assert output.split()[-1] == "0", f"{line}\n{''.join(printed)}"
                 break
-            printed.append(said)
+            printed.append(output)
         return "".join(printed)
 
     def close(self) -> None:
-        """End it and what it has started."""
+        """Kill the shell and its children."""
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.communicate()
 
@@ -82,7 +80,7 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
     "each ends well and prints what the page shows, up to numbers and what was best; the served "
     "answer is a label's name (MiniLM)",
 )
-def test_each_line_does_what_the_page_shows(shell: Shell, table: Table) -> None:
+def test_the_tutorial_prints_what_the_page_shows(shell: Shell, table: Table) -> None:
     port = str(free_port())
     num_typed, typed, printed, began = 0, "", "", time.monotonic()
     for kind, code in blocks(tutorial()):
@@ -92,7 +90,7 @@ def test_each_line_does_what_the_page_shows(shell: Shell, table: Table) -> None:
             num_typed += len(lines)
             continue
         assert not_said(code, printed) == [], printed
-        if typed.startswith(NEVER_VARIES):
+        if typed.startswith(EXACT):
             assert set(code.splitlines()) <= set(printed.splitlines()), printed
     assert '"label": "negative"' in printed  # of "the plot is dull"
     answer = next(line for line in printed.splitlines() if line.startswith('{"predictions"'))

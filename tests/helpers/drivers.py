@@ -1,6 +1,7 @@
 """Drivers of fake sweeps in their own processes, and assertions about their results."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ import psutil
 from fake_sweep import NUM_EPOCHS
 from patience import PATIENCE
 
+from mlflow_setup.filesystem.lease import LEASE_FILE, read_lease
 from mlflow_setup.runs.projection import TIMES, most_important, with_best
 from mlflow_setup.runs.query import find_trials
 from mlflow_setup.runs.usage import SYSTEM, USAGE
@@ -93,6 +95,21 @@ def title(process: psutil.Process) -> str:
 
 def epoch_files(folder: Path, name: str = "s") -> list[Path]:
     return list(folder.glob(f"runs/{name}/trials/*/epochs/????.json"))
+
+
+def learning_rates(folder: Path) -> dict[str, float]:
+    """The learning rate of each trial of the sweep `s`."""
+    found = read_history(SweepFolder(folder / "runs", "s").trial_folders())
+    return {past.name: past.record.config["optim.lr"] for past in found}
+
+
+def holder(folder: Path, driver: Driver) -> str:
+    """The text by which a refused driver names the running one: process, host and start."""
+    found = read_lease(folder / "runs" / driver.name / LEASE_FILE)
+    assert found is not None
+    assert (found.pid, found.host) == (driver.process.pid, socket.gethostname())
+    assert time.time() - time.mktime(time.strptime(found.since, "%Y-%m-%d %H:%M:%S")) < 600
+    return f"process {found.pid} on {found.host}, since {found.since}"
 
 
 def longest_stall(folder: Path, seconds_an_epoch: float) -> float:

@@ -1,4 +1,4 @@
-"""Thirty files that run code if they are read carelessly."""
+"""Thirty files that execute code if an unsafe reader reads them."""
 
 import gzip
 import io
@@ -143,7 +143,7 @@ PAYLOADS: dict[str, bytes] = {
 }
 
 
-CARELESS: dict[str, Callable[[bytes], object]] = {
+UNSAFE_READERS: dict[str, Callable[[bytes], object]] = {
     "pickle": pickle.loads,
     "joblib zlib": lambda content: pickle.loads(zlib.decompress(content)),
     "joblib gzip": lambda content: pickle.loads(gzip.decompress(content)),
