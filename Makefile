@@ -45,19 +45,18 @@ MUTANTS :=
 mutants: $(SETUP)
 	$(BIN)/python tests/mutants/run.py $(MUTANTS)
 
-# The promises under many more faults than `make test` plays (an hour), all pages in a browser, and a
-# table of what was kept:
-# `make faults TABLE=docs/reliability.md` puts it into the page. And under many more than that.
+# Many more faults than in `make test` (an hour), and all pages in a browser. `make faults
+# TABLE=docs/reliability.md` writes the results into the page. faults-nightly has even more faults.
 TABLE :=
 AZURITE := $(CURDIR)/$(VENV)/azurite
-PLAY := ENSWEEP_AZURITE=$(AZURITE)/node_modules/.bin ENSWEEP_FAULTS_TABLE=$(TABLE) $(BIN)/pytest -n 2 --dist worksteal
+FAULTS := ENSWEEP_AZURITE=$(AZURITE)/node_modules/.bin ENSWEEP_FAULTS_TABLE=$(TABLE) $(BIN)/pytest -n 2 --dist worksteal
 faults: azurite
-	ENSWEEP_FAULTS_SCALE=10 $(PLAY) --timeout 7200 tests/faults tests/browser
+	ENSWEEP_FAULTS_SCALE=10 $(FAULTS) --timeout 7200 tests/faults tests/browser
 
 faults-nightly: azurite
-	ENSWEEP_FAULTS_SCALE=100 $(PLAY) --timeout 72000 tests/faults tests/browser
+	ENSWEEP_FAULTS_SCALE=100 $(FAULTS) --timeout 72000 tests/faults tests/browser
 
-# What plays Azure's store there; where npm is not, or reaches nothing, those rows are left out.
+# Emulates Azure's object store. Its tests are skipped if npm is missing or offline.
 azurite: $(SETUP)
 	-test -d $(AZURITE)/node_modules || npm install --silent --no-audit --no-fund --prefix $(AZURITE) azurite@3.37.0
 

@@ -208,7 +208,7 @@ DAMAGES = (cut_off, reorder, duplicate, make_foreign, edit_header, edit_number, 
 
 @pytest.mark.promise(
     "R22",
-    "prediction files that are cut, reordered, doubled, foreign, edited, of another format",
+    "prediction files that are cut, reordered, duplicated, foreign, edited, of another format",
     "refused by name, exit 6; nothing is aligned by guess",
 )
 def test_r22_damaged_predictions_are_refused(disk: Path, table: Table) -> None:

@@ -27,12 +27,12 @@ def test_rows_have_counts_measurements_and_exceeded_limits() -> None:
     assert "| S7 | secrets | not written | yes | 1,200 | 0 |  | yes |" in table
 
 
-def test_a_failed_test_counts_as_a_loss_of_each_of_its_promises() -> None:
+def test_a_failed_test_counts_for_each_of_its_promises() -> None:
     other = ("promise", ["R20", "a trial hangs", "ended"])
     rare = ("rare", True)
     table = markdown(rows_of([((rare, KILL, other), True), ((rare, KILL), False)]))
-    assert "| R3 | the driver is killed | whole | no | 2 | 1 |  | **no**: lost 1 |" in table
-    assert "| R20 | a trial hangs | ended | no | 1 | 1 |  | **no**: lost 1 |" in table
+    assert "| R3 | the driver is killed | whole | no | 2 | 1 |  | **no**: 1 failed |" in table
+    assert "| R20 | a trial hangs | ended | no | 1 | 1 |  | **no**: 1 failed |" in table
 
 
 def test_the_table_is_written_between_the_marks_of_a_document(tmp_path: Path) -> None:

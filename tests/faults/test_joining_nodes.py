@@ -62,7 +62,7 @@ def test_r2_workers_that_join_during_a_second_sweep_run_its_trials(
     "R2",
     "a submitted sweep (tiny BERT) with `max_concurrent_trials=auto` begins without a worker; two "
     "join",
-    "it says what it waits for, then runs as many trials at a time as fit; whole",
+    "it prints what it waits for, then runs as many trials at a time as fit; whole",
 )
 def test_r2_a_sweep_starts_without_workers(sweep: Path, table: Table) -> None:
     with started_cluster(0) as cluster:

@@ -66,7 +66,7 @@ def folder(tmp_path: Path, tiny_encoder: Path) -> Path:
 @pytest.mark.promise(
     "kinds",
     "none: regression, pairs of three classes and sets of labels, imported and swept together",
-    "swept, ensembled, reported, exported; each task is answered (tiny BERT)",
+    "swept, ensembled, reported, exported; the bundle predicts each task (tiny BERT)",
 )
 def test_each_kind_from_sweep_to_predictions(folder: Path, table: Table) -> None:
     table.played(len(KINDS))

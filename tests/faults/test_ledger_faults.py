@@ -125,7 +125,7 @@ def test_r14_a_damaged_record_loses_only_its_content(
 @pytest.mark.promise(
     "R14",
     "the three records that are needed, emptied, cut or changed",
-    "each is named, and its copy in MLflow mends it",
+    "each is named, and can be replaced by its copy in MLflow",
 )
 @pytest.mark.parametrize("damage", list(DAMAGE) if MANY else ["empty"])
 def test_r14_a_damaged_required_record_is_named_and_can_be_replaced(

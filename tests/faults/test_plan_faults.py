@@ -17,7 +17,7 @@ rare = pytest.mark.rare("test_plan.py has a forecast, and other faults are found
 NEED_FORECAST = ("a GPU that torch does not see", "a time limit that is too short")
 
 
-@pytest.mark.promise("plan", "none: a sound sweep", "no false alarm, within 60 s")
+@pytest.mark.promise("plan", "none: a valid sweep", "no false alarm, within 60 s")
 @rare
 def test_a_valid_sweep_is_forecast(planned: PlannedSweep, cluster: None, table: Table) -> None:
     code, output, seconds = planned.plan()

@@ -157,7 +157,7 @@ def test_s10_concurrent_requests_get_equal_answers(server: tuple[int, int], tabl
     assert psutil.Process(pid).memory_info().rss - before < GROWTH
 
 
-@pytest.mark.promise("S10", "what is not HTTP", "refused; the server goes on")
+@pytest.mark.promise("S10", "invalid HTTP", "refused; the server goes on")
 @pytest.mark.parametrize(
     "request_",
     [

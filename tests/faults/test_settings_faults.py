@@ -50,7 +50,7 @@ TEXTS = {
 refused = pytest.mark.promise(
     "D5",
     "settings files with unknown keys or wrong values, and other files in their place",
-    "refused, never obeyed",
+    "refused, never executed",
 )
 
 

@@ -77,8 +77,8 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
 @pytest.mark.promise(
     "tutorial",
     "none: README's lines from a CSV to a served model, typed in an empty folder",
-    "each ends well and prints what the page shows, up to numbers and what was best; the served "
-    "answer is a label's name (MiniLM)",
+    "each succeeds and prints what the page shows, up to numbers and what was best; the served "
+    "model answers with a label's name (MiniLM)",
 )
 def test_the_tutorial_prints_what_the_page_shows(shell: Shell, table: Table) -> None:
     port = str(free_port())

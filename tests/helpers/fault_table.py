@@ -2,7 +2,7 @@
 results.
 
 A test names the promises that it checks by the marker `promise(row, fault, must_hold)`, and reports
-by the fixture `table` how often, and what it measured. A failed test counts as one loss of each.
+by the fixture `table` how often, and what it measured. A failed test counts once for each.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -12,15 +12,12 @@ from typing import Any
 
 from scale import MANY
 
-START, END = "<!-- played by make faults -->", "<!-- end of what was played -->"
+START, END = "<!-- written by make faults -->", "<!-- end of the table -->"
 """The lines around the table in the document."""
 SLACK = 5 if MANY else 20
 """The factor by which a measurement may exceed its limit before a test fails, since machines are
 slow and shared. The table says whenever a limit was exceeded."""
-HEADER = (
-    *("row", "fault", "must hold", "in `make test`", "played", "lost"),
-    *("time to recover, and else", "kept"),
-)
+HEADER = (*("row", "fault", "must hold", "in `make test`", "cases", "failed", "measured", "kept"),)
 
 
 class Table:
@@ -30,7 +27,7 @@ class Table:
         self.row, self.report = row, report
 
     def played(self, count: int) -> None:
-        """Record how often the fault was tested; the default is once."""
+        """Record the number of cases; the default is one."""
         self.report("played", {"row": self.row, "count": count})
 
     def measured(
@@ -56,18 +53,18 @@ class Row:
     fault: str
     must_hold: str
     is_in_make_test: bool = False  # else only in `make faults`
-    num_played: int = 0
-    num_lost: int = 0
+    num_cases: int = 0
+    num_failed: int = 0
     figures: dict[str, "Figure"] = field(default_factory=dict)
 
     def cells(self) -> list[str]:
         figures = "; ".join(f"{what} {figure}" for what, figure in sorted(self.figures.items()))
-        counts = [f"{self.num_played:,}", str(self.num_lost)]
+        counts = [f"{self.num_cases:,}", str(self.num_failed)]
         where = "yes" if self.is_in_make_test else "no"
         return [self.name, self.fault, self.must_hold, where, *counts, figures, self.kept()]
 
     def kept(self) -> str:
-        missed = [f"lost {self.num_lost}"] if self.num_lost else []
+        missed = [f"{self.num_failed} failed"] if self.num_failed else []
         missed += [
             f"{what} {_number(max(figure.values))} {figure.unit}, not {figure.within:g}"
             for what, figure in sorted(self.figures.items())
@@ -118,8 +115,8 @@ def rows_of(plays: Iterable[tuple[Sequence[tuple[str, Any]], bool]]) -> list[Row
                 figure = own[value["row"]].figures.setdefault(value["what"], new)
                 figure.values += value["values"]
         for name, row in own.items():
-            row.num_played += counts[name]
-            row.num_lost += has_failed
+            row.num_cases += counts[name]
+            row.num_failed += has_failed
             row.is_in_make_test |= ("rare", True) not in properties
     return sorted(rows.values(), key=Row.order)
 
