@@ -77,8 +77,7 @@ def test_r1_r3_r4_kills_of_a_sweep_in_an_object_store(
         driver.kill()
         cache = str(tmp_path / str(resume))  # another machine
         driver = Driver("resume", tmp_path, ENSWEEP_CACHE=cache, **given)
-    code, text = driver.end(600)
-    assert code == 0, text
+    driver.finish(600)
     outcomes = assert_whole(tmp_path, 7, storage=storage_folder(URI))
     assert set(outcomes.values()) == {Outcome.FINISHED}
     left = [path for path in tmp_path.glob(f"{resume}/scratch/*/s/trials/0*/*") if path.is_file()]

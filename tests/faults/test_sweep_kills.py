@@ -47,8 +47,7 @@ def test_r1_workers_are_killed(tmp_path: Path, tiny_data: Path, table: Table, nu
             blows.append(blow)
             driver.wait_for(functools.partial(Blow.is_over, blow))
         time.sleep(draw.uniform(0, 2))
-    code, text = driver.end(600)
-    assert code == 0, text
+    driver.finish(600)
     assert set(assert_whole(tmp_path, num_trials).values()) == {Outcome.FINISHED}
     table.played(NUM_KILLS)
     blows = [blow for blow in blows if blow.has_hit()]
@@ -86,8 +85,7 @@ def test_r3_the_driver_is_killed(
     time.sleep(draw.uniform(0, 1))
     driver.kill()
     blows, before, since = blows_to_all(tmp_path), learning_rates(tmp_path), time.time()
-    code, text = Driver("resume", tmp_path, SECONDS_AN_EPOCH="0.05").end()
-    assert code == 0, text
+    Driver("resume", tmp_path, SECONDS_AN_EPOCH="0.05").finish()
     assert_whole(tmp_path, 7)
     after = learning_rates(tmp_path)
     assert {name: after[name] for name in before} == before
@@ -108,12 +106,10 @@ def test_r3_the_driver_of_paused_trials_is_killed(tmp_path: Path, tiny_data: Pat
     driver = Driver("run", tmp_path, "scheduler.name=asha", SECONDS_AN_EPOCH="0.4")
     driver.wait_for_epochs(5)
     driver.kill()
-    code, text = Driver("resume", tmp_path, SECONDS_AN_EPOCH="0.05").end()
-    assert code == 0, text
+    Driver("resume", tmp_path, SECONDS_AN_EPOCH="0.05").finish()
     outcomes = assert_whole(tmp_path, 7)
     assert set(outcomes.values()) == {Outcome.FINISHED, Outcome.PRUNED}
-    code, text = Driver("extend", tmp_path, "3", SECONDS_AN_EPOCH="0.05").end()
-    assert code == 0, text
+    Driver("extend", tmp_path, "3", SECONDS_AN_EPOCH="0.05").finish()
     assert_whole(tmp_path, 10)
     past = read_history(SweepFolder(tmp_path / "runs", "s").trial_folders())
     made = [decision for trial in past for decision in trial.decisions]
@@ -148,8 +144,7 @@ def test_r4_all_processes_are_killed_then_two_drivers_resume(
     code, text = Driver("resume", tmp_path).end()
     assert code == 1
     assert f"sweep s is being run by {holder(tmp_path, first)}" in text
-    code, text = first.end()
-    assert code == 0, text
+    first.finish()
     assert_whole(tmp_path, 7)
     table.played(num_kills)
     table.measured(RECOVERED, [blow.seconds_to_recover(since) for blow, since in hit], within=15)

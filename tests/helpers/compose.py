@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,7 +18,7 @@ from typing import Any
 
 import psutil
 import yaml
-from ports import free_port
+from ports import free_port, is_listening
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / "deploy" / "compose.yaml"
@@ -86,7 +85,7 @@ class Services:
         self._make_database()
         self.start_database()
         self._start("store", [sys.executable, "-m", "moto.server", "-p", str(self.ports["store"])])
-        self._wait("store", lambda: _listens(self.ports["store"]))
+        self._wait("store", lambda: is_listening(self.ports["store"]))
         bucket = [sys.executable, *self.file["services"]["bucket"]["command"][1:]]
         subprocess.run(bucket, env=self.environment("bucket"), check=True, timeout=300)
         command = [self._here(word) for word in self.file["services"]["mlflow"]["command"]]
@@ -235,10 +234,3 @@ def _postgres(name: str) -> str:
 def _owner() -> dict[str, str]:
     """The user to run PostgreSQL as, because it does not run as root."""
     return {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
-
-
-def _listens(port: int) -> bool:
-    with suppress(OSError):
-        socket.create_connection(("127.0.0.1", port), timeout=5).close()
-        return True
-    return False

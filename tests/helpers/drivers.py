@@ -74,8 +74,15 @@ class Driver:
         return [process for process in self.processes() if is_at_a_trial(process)]
 
     def end(self, seconds: float = 300) -> tuple[int, str]:
+        """Wait for the end. Returns exit code and stderr."""
         text = self.process.communicate(timeout=seconds)[1]
         return self.process.returncode, text
+
+    def finish(self, seconds: float = 300) -> str:
+        """Wait for success. Returns stderr."""
+        code, text = self.end(seconds)
+        assert code == 0, text
+        return text
 
     def kill(self) -> None:
         self.process.kill()

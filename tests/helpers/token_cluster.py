@@ -10,16 +10,15 @@ Each node has its own folder below FOLDER (a short path, because of sockets), as
 machines.
 """
 
-import contextlib
 import json
 import shutil
-import socket
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 from patience import PATIENCE, wait_until
-from ports import free_port
+from ports import free_port, is_listening
 from ray._private import services
 from ray._private.node import Node
 from ray._private.utils import write_ray_address
@@ -50,8 +49,8 @@ def main(folder: str, num_workers: int = 2) -> None:
     for _ in range(num_workers):
         add()
     cluster.wait_for_nodes(int(PATIENCE))
-    for port in (dashboard, agent, client):
-        _wait_until_it_answers(port)
+    for port in (dashboard, agent, client):  # Ray reports the node as up before they are started
+        wait_until(partial(is_listening, port))
     _say(address=f"http://127.0.0.1:{dashboard}", gcs=cluster.address, client_port=client)
     for line in sys.stdin:
         word, lost = line.strip(), ""
@@ -95,18 +94,6 @@ def _spoil(node: Node) -> None:
     wait_until(_place(node).is_dir)
     shutil.rmtree(_place(node))
     _place(node).touch()
-
-
-def _wait_until_it_answers(port: int) -> None:
-    """Wait for a server: Ray starts it in the background and reports the node as up earlier."""
-    wait_until(lambda: _listens(port))
-
-
-def _listens(port: int) -> bool:
-    with contextlib.suppress(OSError):
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        return True
-    return False
 
 
 def _say(**content: object) -> None:
