@@ -23,6 +23,7 @@ from mlflow_setup.schema import Outcome
 from mlflow_setup.tracking.store import resolve_tracking
 from search.algorithms.optuna_searcher import OptunaSearcher
 from search.config.load import read_sweep
+from search.config.sweep_config import SweepConfig
 from search.driver import run as drive
 from search.driver import sweep as sweeps
 from search.storage.history import read_history
@@ -106,6 +107,31 @@ def random_fault(draw: random.Random, simcse: dict[str, Any]) -> dict[str, Any]:
     return {**fault, "optim.lr": 10 ** draw.uniform(-5, -3), "seed": draw.randrange(1000)}
 
 
+def sweep_of(
+    folder: Path, encoder: Path, data: Path, first_trials: list[dict[str, Any]]
+) -> SweepConfig:
+    """A sweep of these trials and three more."""
+    name = "b3-no-pretraining"
+    settings = {
+        "data.dir": str(data),
+        "model.encoder": str(encoder),
+        "train.num_epochs": 2,
+        "batching.batch_size": 8,
+        "train.precision": "fp32",
+    }
+    content = {
+        "recipe": name,
+        "config": settings,
+        "space": {"optim.lr": {"type": "float", "low": 1e-4, "high": 1e-3, "log": True}},
+        "first_trials": [{"recipe": name, "optim.lr": 5e-4, **given} for given in first_trials],
+        "search": {"num_samples": len(first_trials) + 3, "baselines": False},
+        "scheduler": {"name": "none"},
+        "resources": {"gpus_per_trial": 0, "max_concurrent_trials": 2},
+    }
+    (folder / "mine.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    return read_sweep(str(folder / "mine.yaml"), (), {})
+
+
 @pytest.mark.promise(
     "R16",
     "losses, metrics, gradients, weights, penalties that are not finite",
@@ -122,26 +148,7 @@ def test_r16_diverged_trials_end_and_are_never_chosen(
 ) -> None:
     bad = faults(tmp_path, tiny_encoder, tiny_data)
     constant = {"model.encoder": changed_encoder(tmp_path / "zero", tiny_encoder, zero)}
-    name = "b3-no-pretraining"
-    settings = {
-        "data.dir": str(tiny_data),
-        "model.encoder": str(tiny_encoder),
-        "train.num_epochs": 2,
-        "batching.batch_size": 8,
-        "train.precision": "fp32",
-    }
-    content = {
-        "recipe": name,
-        "config": settings,
-        "space": {"optim.lr": {"type": "float", "low": 1e-4, "high": 1e-3, "log": True}},
-        "first_trials": [
-            {"recipe": name, "optim.lr": 5e-4, **given} for given in (*bad.values(), constant)
-        ],
-        "search": {"num_samples": len(bad) + 4, "baselines": False},
-        "scheduler": {"name": "none"},
-        "resources": {"gpus_per_trial": 0, "max_concurrent_trials": 2},
-    }
-    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    sweep = sweep_of(tmp_path, tiny_encoder, tiny_data, [*bad.values(), constant])
     searchers: list[OptunaSearcher] = []
 
     class Recorded(OptunaSearcher):
@@ -152,7 +159,6 @@ def test_r16_diverged_trials_end_and_are_never_chosen(
     monkeypatch.setattr(drive, "OptunaSearcher", Recorded)
     storage = tmp_path / "runs"
     tracking = resolve_tracking(storage)
-    sweep = read_sweep(str(tmp_path / "mine.yaml"), (), {})
     result = sweeps.run_sweep(sweep, "s", storage, tracking)
 
     past = read_history(SweepFolder(storage, "s").trial_folders())
