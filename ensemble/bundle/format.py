@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ensemble.selection.combine import PAPER, Transform
 from mlflow_setup.errors import ConfigError, IntegrityError
 from mlflow_setup.filesystem.manifest import MANIFEST, find_damage, is_ignored_file, is_own_file
-from mlflow_setup.filesystem.paths import inside
+from mlflow_setup.filesystem.paths import inside, near_file
 from mlflow_setup.schema import version_problem
 from mlflow_setup.text import printable
 from trainable.config.config import Config
@@ -232,6 +232,11 @@ def verify(folder: Path) -> None:
     Raises:
         IntegrityError: a file is missing, extra or changed; the message names it.
     """
+    if not folder.exists():
+        raise IntegrityError(
+            f"{folder}: there is no such folder{near_file(folder)}",
+            fix="name a bundle: a folder that ensweep export has written",
+        )
     damage = _damage(folder)
     if damage is not None:
         raise IntegrityError(
@@ -257,7 +262,7 @@ def _problem_with_weights(entry: TaskEntry) -> str | None:
 
 def _damage(folder: Path) -> str | None:
     if not folder.is_dir():
-        return "there is no such folder"
+        return "is not a folder"
     manifest = folder / MANIFEST
     if not is_own_file(folder, manifest):
         return f"{MANIFEST} is missing or not a plain file"

@@ -15,7 +15,7 @@ import pandas as pd
 
 from ensemble.inference.ensemble import check_row
 from mlflow_setup.errors import DataError
-from mlflow_setup.text import is_text
+from mlflow_setup.text import is_text, printable
 from trainable.config.tasks import Task
 from trainable.data.defects import FIXES
 from trainable.data.tables import (
@@ -186,8 +186,8 @@ def _table_rows(source: str, lines: Iterable[str], tasks: Sequence[Task]) -> Ite
         if header.count(name) != 1:
             what = "no column" if name not in header else "duplicate column"
             raise DataError(
-                f"{place}: {what} {name} in the header",
-                fix="the first line must name the columns",
+                f"{place}: {what} {name} in the header ({printable(', '.join(header))})",
+                fix=f"the first line must name the columns, that of the sentences {name}",
             )
     columns = [header.index(name) for name in names]
     for place, row in rows:

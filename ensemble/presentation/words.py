@@ -78,7 +78,8 @@ def _more(choice: EnsembleChoice, shipped: tuple[Candidate, ...]) -> str | None:
     """Return what the best of the more expensive options would add to what ships; None: there is
     no more expensive one."""
     if choice.declined is not None:
-        gain, encoders = _reversed(choice.declined.gain), _encoders(choice.declined.candidates)
+        gain = _reversed(choice.declined.gain)
+        encoders = _other(choice, choice.declined.candidates, shipped)
         return f"{encoders} would add {_gain(gain)}, which may be noise"
     others = [p for p in (*choice.front, choice.whole) if p.cost > choice.cost(shipped)]
     if not others:
@@ -87,11 +88,19 @@ def _more(choice: EnsembleChoice, shipped: tuple[Candidate, ...]) -> str | None:
     gain = _reversed(best.gain)
     if gain.value <= 0:
         largest = max(others, key=lambda point: point.cost)
-        return f"{_encoders(largest.candidates)} would add nothing"
-    text = f"{_encoders(best.candidates)} would add {_gain(gain)}"
+        return f"{_other(choice, largest.candidates, shipped)} would add nothing"
+    text = f"{_other(choice, best.candidates, shipped)} would add {_gain(gain)}"
     if best in choice.front:
         return text
     return f"{text}, but one task would be clearly worse than with its best single model"
+
+
+def _other(
+    choice: EnsembleChoice, candidates: Sequence[Candidate], shipped: Sequence[Candidate]
+) -> str:
+    """Return e.g. `7 encoders`; with the size where what ships has as many."""
+    is_as_many = num_encoders(candidates) == num_encoders(shipped)
+    return size_of(choice, candidates) if is_as_many else _encoders(candidates)
 
 
 def _encoders(candidates: Sequence[Candidate]) -> str:

@@ -57,7 +57,7 @@ def test_help_names_the_nouns_and_the_exit_codes() -> None:
         (["config", "show", "b3", "optim.Lr=1"], 2, r"did you mean optim.lr"),
         (["train", "b3"], 3, "data.dir is not set"),
         (["train", "b3", "--data-dir", "/nowhere", "model.encoder=minilm"], 3, "cannot be read"),
-        (["verify", "/nowhere"], 6, "there is no such folder"),
+        (["verify", "/nowhere"], 6, "there is no such folder\nfix: name a bundle"),
         (["sweep", "selectiv"], 2, "selective"),
     ],
 )

@@ -64,8 +64,10 @@ def matching_settings(name: str, settings: Iterable[Setting]) -> list[Setting]:
 
 
 def nearest_keys(name: str, settings: Iterable[Setting]) -> list[str]:
-    """All keys, sorted by how similar their last part is to `name`."""
+    """All keys, sorted by how similar they are to `name`; by their last part if it has no dot."""
     keys = [setting.key for setting in settings]
+    if "." in name:
+        return nearest_first(name, keys)
     leaves = {key: key.rpartition(".")[2] for key in keys}
     by_leaf = nearest_first(name, dict.fromkeys(leaves.values()))
     return sorted(keys, key=lambda key: by_leaf.index(leaves[key]))

@@ -16,7 +16,7 @@ from trainable.data.defects import Defect, describe
 from trainable.data.examples import Examples
 from trainable.data.inputs import Source, prove_examples, source_of
 from trainable.data.readers import read_split
-from trainable.data.remote import local_folder
+from trainable.data.remote import data_folder
 from trainable.runtime.seeding import generator
 
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
@@ -48,7 +48,7 @@ def read_dataset(config: Config) -> Dataset:
     """
     if not config.data.dir:
         raise DataError("data.dir is not set", fix="name the folder: --data-dir DIR")
-    tasks, folder = config.task_records(), local_folder(config.data.dir)
+    tasks, folder = config.task_records(), data_folder(config.data.dir)
     shown_dir = config.data.dir if is_uri(config.data.dir) else folder
     train, dev, defects = {}, {}, []
     for name, task in tasks.items():

@@ -6,15 +6,16 @@
 
 import importlib.util
 import json
+import shlex
 from pathlib import Path
 
 from filelock import FileLock
 
-from mlflow_setup.errors import ConfigError, PartialError
+from mlflow_setup.errors import ConfigError, DataError, PartialError
 from mlflow_setup.filesystem.atomic import atomic_folder
 from mlflow_setup.filesystem.object_store import RemoteFolder
 from mlflow_setup.filesystem.opening import split_file
-from mlflow_setup.filesystem.paths import cache_folder, inside
+from mlflow_setup.filesystem.paths import cache_folder, inside, near_file
 from mlflow_setup.filesystem.storage import remove_leftovers
 from mlflow_setup.text import short_hash
 from mlflow_setup.uris import has_credentials, is_uri, redact
@@ -30,6 +31,22 @@ def local_folder(path_or_uri: str | Path) -> Path:
     """A folder's path, or that of the local copy of the folder at a URI; raises as `fetched`."""
     is_remote = is_uri(str(path_or_uri))
     return fetched(str(path_or_uri)) if is_remote else Path(path_or_uri)
+
+
+def data_folder(path_or_uri: str | Path) -> Path:
+    """The local folder with the data of `path_or_uri`.
+
+    Raises:
+        DataError: it does not exist, or is a file. Else as `fetched`.
+    """
+    folder, shown = local_folder(path_or_uri), str(path_or_uri)
+    if folder.is_file():
+        fix = f"import it: ensweep data import {shlex.quote(shown)} --output data"
+        raise DataError(f"{shown}: is a file", fix=fix)
+    if not folder.is_dir():
+        fix = "name the folder with the tasks' files"
+        raise DataError(f"{shown}: there is no such folder{near_file(folder)}", fix=fix)
+    return folder
 
 
 def local_file(path_or_uri: str) -> Path:

@@ -94,14 +94,14 @@ def halving(precision: Literal["fp16", "bf16"], data_dir: str | None) -> "Refine
     """
     from ensemble.export.half_precision import Halving
     from mlflow_setup.errors import ConfigError
-    from trainable.data.remote import local_folder
+    from trainable.data.remote import data_folder
 
     if data_dir is None:
         raise ConfigError(
             f"--precision {precision}: needs dev files to measure its effect on the scores",
             fix="name their folder: --data-dir DIR",
         )
-    return Halving(precision, local_folder(data_dir))
+    return Halving(precision, data_folder(data_dir))
 
 
 @example("ensweep verify bundle --key signer.pem")
@@ -187,9 +187,9 @@ def evaluate(
 ) -> None:
     """Evaluate a bundle on labelled data."""
     from ensemble.inference.ensemble import Ensemble
-    from trainable.data.remote import local_folder
+    from trainable.data.remote import data_folder
 
-    files = local_folder(data_dir)
+    files = data_folder(data_dir)
     ensemble = Ensemble.load(folder, batch_size, precision)
     with show_progress():
         evaluation = ensemble.evaluate(files, split, on_bad_rows == "skip")

@@ -5,7 +5,6 @@ ensweep data sample demo/data
 ensweep data check demo/data
 """
 
-import shlex
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +16,6 @@ from ensweep.cli.shared.options import AsJson
 from ensweep.cli.shared.output import print_json
 from ensweep.cli.training.importing import EXAMPLE, import_
 from mlflow_setup.errors import ConfigError, DataError
-from mlflow_setup.filesystem.paths import near_file
 
 if TYPE_CHECKING:
     from trainable.config.tasks import Task
@@ -47,17 +45,9 @@ def check(
 ) -> None:
     """Show the rows and labels of each file, and every defect (exit code 3 if there are errors)."""
     from trainable.data.dataset import read_directory
-    from trainable.data.remote import local_folder
+    from trainable.data.remote import data_folder
 
-    folder = local_folder(place)
-    if not folder.is_dir():
-        what = "is a file" if folder.is_file() else f"there is no such folder{near_file(folder)}"
-        raise DataError(
-            f"{place}: {what}",
-            fix=f"import it: ensweep data import {shlex.quote(place)} --output data"
-            if folder.is_file()
-            else "name the folder with the tasks' files",
-        )
+    folder = data_folder(place)
     chosen = _choose_tasks(folder, recipe, tasks)
     parts, defects = read_directory(folder, chosen)
     counts = Counter(defect.code for defect in defects)

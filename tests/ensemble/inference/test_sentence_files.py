@@ -93,7 +93,7 @@ def test_line_breaks_in_cells_count_in_line_numbers(tmp_path: Path) -> None:
     [
         ("a.csv", "", "sentiment", "no column sentence in the header"),
         ("a.csv", "sentence\n", "sentiment", "no sentences to predict"),
-        ("a.csv", "text\na\n", "sentiment", r"a\.csv:1: no column sentence in the header"),
+        ("a.csv", "text\na\n", "sentiment", r"a\.csv:1: no column sentence in the header \(text\)"),
         ("a.csv", "sentence1,x\na,b\n", "similarity", r"a\.csv:1: no column sentence2"),
         ("a.csv", "sentence,sentence\na,b\n", "sentiment", "duplicate column sentence"),
         ("a.csv", "sentence,x\na,b\n\nc\n", "sentiment", r"a\.csv:4: 1 cells, the header has 2"),

@@ -119,3 +119,9 @@ def test_a_dev_set_with_fewer_rows_than_an_ensembles_limit_is_reported(tmp_path:
     found = [d for d in read_directory(tmp_path / "s", PAPER_TASKS)[1] if d.code == "D27"]
     assert [d.file for d in found] == ["ids-sst-dev.csv", "quora-dev.csv", "sts-dev.csv"]
     assert "19 rows: an ensemble may have as many members" in str(found[0])
+
+
+def test_a_missing_data_folder_is_one_error(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    with pytest.raises(DataError, match=r"dta: there is no such folder \(did you mean data\?\)"):
+        read_dataset(resolve("b3", [f"data.dir={tmp_path / 'dta'}"]).config)

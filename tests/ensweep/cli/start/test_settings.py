@@ -81,3 +81,7 @@ def test_other_unknown_options_are_answered_as_ever() -> None:
     assert unknown.exit_code == 2
     assert "--storage" in unknown.stderr
     assert run("leaderboard", "--lr", "1").exit_code == 2  # takes no settings
+
+
+def test_a_cut_off_name_of_a_setting_names_it_first() -> None:
+    assert "the nearest: optim.lr, " in str(run("settings", "optim.l").exception)
