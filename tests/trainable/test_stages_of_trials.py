@@ -49,16 +49,12 @@ def test_probe_epochs_of_all_trials_share_one_encoder_file(
     tiny_encoder: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A fine-tuned epoch has its own; deleting one epoch's weights leaves the others intact."""
-    keep_all = lambda records, *_: {record.epoch for record in records}  # noqa: E731
-    monkeypatch.setattr(trainer, "epochs_to_keep", keep_all)
+    monkeypatch.setattr(trainer, "epochs_to_keep", lambda past, *_: {p.epoch for p in past})
     trials = []
     for name, stages in (("one", "probe, finetune"), ("two", "probe")):
         more = (f"train.stages=[{stages}]", f"seed={len(trials)}", "train.num_epochs=1")
-        run(
-            config_of(tiny_encoder, tiny_data, "probe.num_epochs=3", *more),
-            tmp_path / name,
-            tmp_path,
-        )
+        config = config_of(tiny_encoder, tiny_data, "probe.num_epochs=3", *more)
+        run(config, tmp_path / name, tmp_path)
         trials.append(TrialFolder(tmp_path / name))
     one, two = trials
     stats = [

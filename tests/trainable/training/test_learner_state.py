@@ -86,15 +86,11 @@ def test_a_trial_with_a_changed_encoder_starts_again(
 ) -> None:
     shutil.copytree(tiny_encoder, tmp_path / "encoder")
     config = config_of(tmp_path / "encoder", tiny_data, *HEADS)
-    reported: list[int] = []
-
-    def report(record: EpochRecord) -> None:
-        reported.append(record.epoch)
-
+    reports: list[EpochRecord] = []
     trial = TrialFolder(tmp_path / "t")
-    stop = lambda: trial.epoch(2) is not None  # noqa: E731
-    assert run(config, trial.path, tmp_path, report=report, stop=stop).outcome is Outcome.STOPPED
+    hooks = {"report": reports.append, "stop": lambda: trial.epoch(2) is not None}
+    assert run(config, trial.path, tmp_path, **hooks).outcome is Outcome.STOPPED
     file = tmp_path / "encoder" / "model.safetensors"
     save_file({k: v + 1 for k, v in load_file(file).items()}, file, metadata={"format": "pt"})
-    assert run(config, trial.path, tmp_path, report=report).outcome is Outcome.FINISHED
-    assert reported == [1, 2, 1, 2, 3]
+    assert run(config, trial.path, tmp_path, report=reports.append).outcome is Outcome.FINISHED
+    assert [record.epoch for record in reports] == [1, 2, 1, 2, 3]
