@@ -1,4 +1,4 @@
-"""The study's numbers: means, spreads, paired differences, intervals, and what is refused."""
+"""Scores of a study's rows: means, spreads over seeds, paired differences and intervals."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from search.ablation.row_results import Row
 TASKS = ("sentiment", "paraphrase", "similarity")
 
 
-def test_means_spreads_and_paired_differences_are_those_computed_by_hand(trials: Trials) -> None:
+def test_means_spreads_and_paired_differences_match_hand_calculations(trials: Trials) -> None:
     # Accuracy of sentiment: base 6/8 and 4/8, row 8/8 and 5/8; paraphrase: 2/4 twice, 3/4 twice.
     base = [trials.add("b0", usual(2, 2)), trials.add("b1", usual(4, 2), seed=1)]
     row = [trials.add("r0", usual(0, 1)), trials.add("r1", usual(3, 1), seed=1)]
@@ -29,12 +29,12 @@ def test_means_spreads_and_paired_differences_are_those_computed_by_hand(trials:
     assert first.mean(OVERALL) == pytest.approx((0.625 + 0.5 + 1) / 3)
     assert second.mean(OVERALL) == pytest.approx((0.8125 + 0.75 + 1) / 3)
     assert second.differences is not None
-    found = second.differences["sentiment"]
-    assert found.value == pytest.approx((0.25 + 0.125) / 2)
-    assert found.spread == pytest.approx(0.125 / np.sqrt(2))  # of 0.25 and 0.125
-    whole = second.differences[OVERALL]
-    assert whole.value == pytest.approx((0.1875 + 0.25) / 3)
-    assert whole.spread == pytest.approx(0.125 / np.sqrt(2) / 3)
+    sentiment = second.differences["sentiment"]
+    assert sentiment.value == pytest.approx((0.25 + 0.125) / 2)
+    assert sentiment.spread == pytest.approx(0.125 / np.sqrt(2))  # of 0.25 and 0.125
+    overall = second.differences[OVERALL]
+    assert overall.value == pytest.approx((0.1875 + 0.25) / 3)
+    assert overall.spread == pytest.approx(0.125 / np.sqrt(2) / 3)
     assert [run.seed for run in second.runs] == [0, 1]
 
 
@@ -65,7 +65,7 @@ def test_one_seed_has_no_spread(trials: Trials) -> None:
 @pytest.mark.parametrize(
     ("overall", "epoch"), [((0.3, 0.6, 0.5), 2), ((0.3, 0.6, 0.6), 2), ((0.3, 0.4, 0.5), 3)]
 )
-def test_a_run_is_judged_at_its_best_overall_epoch_the_earliest_of_equals(
+def test_a_run_is_evaluated_at_its_best_epoch_the_earliest_of_equals(
     trials: Trials, overall: tuple[float, ...], epoch: int
 ) -> None:
     folder = trials.add("b", {"sentiment": right("sentiment")}, overall=overall)
@@ -82,25 +82,28 @@ def test_a_run_is_judged_at_its_best_overall_epoch_the_earliest_of_equals(
         (["finetune"], {"train.num_epochs": 4}, 2),
     ],
 )
-def test_a_stages_row_is_judged_by_that_stages_own_epochs(
+def test_with_several_stages_only_epochs_of_the_last_are_eligible(
     trials: Trials, stages: list[str], lengths: dict[str, int], epoch: int
 ) -> None:
-    """Or it could not lose: the epochs before the last stage are those of the row without it."""
+    """Earlier epochs equal those of the row without the last stage: it could never be worse."""
     settings = {"train.stages": stages, **lengths}
     row = trials.add("r", usual(), overall=(0.5, 0.9, 0.2, 0.3), settings=settings)
     (line,) = evaluate([Row("row", "b3-swa", (row,))], num_replicates=10).lines
     assert line.runs[0].epoch == epoch
 
 
-def test_a_row_that_shares_the_bases_trials_differs_by_exactly_nothing(trials: Trials) -> None:
-    folders = (trials.add("b0", usual(2)), trials.add("b1", usual(3), seed=1))
-    study = evaluate([Row("base", "b3", folders), Row("again", "b3", folders)])
-    for difference in (study.lines[1].differences or {}).values():
-        assert (difference.value, difference.low, difference.high) == (0.0, 0.0, 0.0)
-        assert (difference.spread, difference.is_clear) == (0.0, False)
+def test_equal_predictions_have_a_difference_of_exactly_0(trials: Trials) -> None:
+    base = (trials.add("b0", usual(2)), trials.add("b1", usual(3), seed=1))
+    copy = (trials.add("c0", usual(2)), trials.add("c1", usual(3), seed=1))
+    rows = [Row("base", "b3", base), Row("same trials", "b3", base), Row("copy", "x", copy)]
+    for line in evaluate(rows).lines[1:]:
+        assert line.differences
+        for difference in line.differences.values():
+            assert (difference.value, difference.low, difference.high) == (0.0, 0.0, 0.0)
+            assert (difference.spread, difference.is_clear) == (0.0, False)
 
 
-def test_a_row_is_compared_with_the_base_it_names_or_with_the_best_of_several(
+def test_a_row_is_compared_with_its_base_or_the_best_of_its_bases(
     trials: Trials,
 ) -> None:
     rows = [
@@ -112,15 +115,14 @@ def test_a_row_is_compared_with_the_base_it_names_or_with_the_best_of_several(
         Row("best of", "y", (trials.add("s", usual(2)),), bases=("other", "better")),
     ]
     study = evaluate(rows, num_replicates=10)
-    assert [line.base for line in study.lines] == [
-        *(None, "first", "first", "other", "better", "better"),
-    ]
-    found = [(line.differences or {})["sentiment"].value for line in study.lines[1:]]
-    assert found[:3] == pytest.approx([-0.5, -0.375, 0.25])
-    assert found[4] == pytest.approx(0.125)
+    bases = [line.base for line in study.lines]
+    assert bases == [None, "first", "first", "other", "better", "better"]
+    values = [(line.differences or {})["sentiment"].value for line in study.lines[1:]]
+    assert values[:3] == pytest.approx([-0.5, -0.375, 0.25])
+    assert values[4] == pytest.approx(0.125)
 
 
-def test_a_row_whose_base_has_no_numbers_has_none(trials: Trials) -> None:
+def test_a_row_whose_base_has_no_scores_has_a_problem(trials: Trials) -> None:
     rows = [
         Row("first", "b3", (trials.add("b", usual(0)),)),
         Row("broken", "b1", (trials.add("o", usual(4), outcome=Outcome.FAILED),)),
@@ -134,8 +136,8 @@ def test_a_row_whose_base_has_no_numbers_has_none(trials: Trials) -> None:
     ("settings", "num_seeds"),
     [
         ({}, 4),
-        ({"distill.enabled": True}, 4),  # each seed has its own
-        ({"distill.enabled": True, "distill.num_teachers": 2}, 1),  # 0 and 1, 1 and 2, ...
+        ({"distill.enabled": True}, 4),  # each seed has its own teacher
+        ({"distill.enabled": True, "distill.num_teachers": 2}, 1),  # seeds 0 and 1, 1 and 2, ...
         ({"distill.enabled": True, "distill.teacher": "bundle:b"}, 1),
     ],
 )
@@ -150,22 +152,12 @@ def test_seeds_that_share_teachers_are_not_independent(
         Row("mean", "", members=dict.fromkeys(TASKS, ("base", "row"))),
     ]
     for line in evaluate(rows, num_replicates=10).lines[1:]:
-        found = (line.differences or {})["paraphrase"]
-        assert found.num_seeds == num_seeds
-        assert (found.p_value is None) is (num_seeds < 3)
+        difference = (line.differences or {})["paraphrase"]
+        assert difference.num_seeds == num_seeds
+        assert (difference.p_value is None) is (num_seeds < 3)
 
 
-def test_identical_predictions_of_another_run_have_the_interval_0_to_0(trials: Trials) -> None:
-    rows = [
-        Row("base", "b3", (trials.add("b", usual(2)),)),
-        Row("same", "x", (trials.add("r", usual(2)),)),
-    ]
-    differences = evaluate(rows).lines[1].differences
-    assert differences is not None
-    assert {(d.low, d.high) for d in differences.values()} == {(0.0, 0.0)}
-
-
-def test_the_same_study_gives_the_same_numbers(trials: Trials) -> None:
+def test_results_are_reproducible(trials: Trials) -> None:
     rows = [
         Row("base", "b3", (trials.add("b", usual(2)),)),
         Row("row", "x", (trials.add("r", usual(4, 1)),)),

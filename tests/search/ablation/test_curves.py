@@ -1,4 +1,4 @@
-"""Curves of a study, and ensembles as its rows."""
+"""A study's curves over epochs, and rows that are ensembles of other rows."""
 
 import math
 
@@ -13,7 +13,7 @@ from search.ablation.row_results import Row
 from trainable.storage.trial_folder import TrialFolder
 
 
-def test_curves_are_means_over_the_bases_seeds(trials: Trials) -> None:
+def test_curves_are_means_over_the_seeds_of_the_base(trials: Trials) -> None:
     overall = (0.2, 0.5, 0.4)
     folders = tuple(trials.add(f"b{s}", usual(), seed=s, overall=overall) for s in (0, 1))
     curve = evaluate([Row("base", "b3", folders)], 10).curves["similarity"]
@@ -24,7 +24,7 @@ def test_curves_are_means_over_the_bases_seeds(trials: Trials) -> None:
     assert curve.overfits_from == 2
 
 
-def test_the_curves_are_those_of_the_row_asked_for_if_it_has_numbers(trials: Trials) -> None:
+def test_curves_are_of_the_requested_row_or_of_the_base_if_it_has_no_scores(trials: Trials) -> None:
     base = trials.add("b", usual(), overall=(0.2, 0.5))
     other = trials.add("o", usual(1), overall=(0.3, 0.4, 0.1))
     failed = trials.add("f", usual(), outcome=Outcome.FAILED)
@@ -36,37 +36,30 @@ def test_the_curves_are_those_of_the_row_asked_for_if_it_has_numbers(trials: Tri
 
 
 def test_an_ensemble_averages_its_members_seed_by_seed(trials: Trials) -> None:
-    """Two members that err on rows of their own; what they average to is computed by hand."""
+    """The members err on different dev rows; the expected averages are computed by hand."""
     logits = {"one": np.array([3.0, -1.0, -1.0, -1.0]), "two": np.array([-1.0, -1.0, 3.0, -1.0])}
     scores = {"one": np.array([0.0, 1, 2, 3, 0]), "two": np.array([0.0, 1, 2, 3, 10])}
-    rows = {
-        name: tuple(
-            trials.add(
-                f"{name}{seed}",
-                {**usual(2), "paraphrase": logits[name], "similarity": scores[name]},
-                seed=seed,
-            )
-            for seed in (0, 1)
-        )
-        for name in ("one", "two")
-    }
+    rows = []
+    for name in ("one", "two"):
+        outputs = {**usual(2), "paraphrase": logits[name], "similarity": scores[name]}
+        folders = tuple(trials.add(f"{name}{seed}", outputs, seed=seed) for seed in (0, 1))
+        rows.append(Row(name, "b3", folders))
     members = {"paraphrase": ("one", "two"), "similarity": ("one", "two"), "sentiment": ("two",)}
-    rows = [Row(name, "b3", folders) for name, folders in rows.items()]
     line = by_label(evaluate([*rows, Row("both", "", members=members)], 50).lines, "both")
     assert [(run.trial, run.seed, run.epoch) for run in line.runs] == [
         ("both, seed 0", 0, None),
         ("both, seed 1", 1, None),
     ]
-    scored = line.runs[0].scores
-    assert scored["paraphrase"] == 1.0  # alone each has 3 of 4; (3 - 1) / 2 is above 0
-    assert scored["similarity"] == pytest.approx(1.0)  # the last rows average to the label
-    assert scored["sentiment"] == 6 / 8
-    assert scored[OVERALL] == pytest.approx((1 + 1 + 6 / 8) / 3)
+    ensemble = line.runs[0].scores
+    assert ensemble["paraphrase"] == 1.0  # each member has 3 of 4; (3 - 1) / 2 is above 0
+    assert ensemble["similarity"] == pytest.approx(1.0)  # the last outputs average to the label
+    assert ensemble["sentiment"] == 6 / 8
+    assert ensemble[OVERALL] == pytest.approx((1 + 1 + 6 / 8) / 3)
     assert line.differences is not None
     assert line.differences["paraphrase"].value == pytest.approx(0.25)
 
 
-def test_an_ensemble_of_a_row_without_numbers_has_none(trials: Trials) -> None:
+def test_an_ensemble_with_a_member_without_scores_has_a_problem(trials: Trials) -> None:
     failed = trials.add("f", usual(), outcome=Outcome.FAILED)
     alone = trials.add("s", {"sentiment": right("sentiment")})
     rows = [
@@ -86,8 +79,8 @@ def test_an_ensemble_of_a_row_without_numbers_has_none(trials: Trials) -> None:
     [
         ((0.1, 0.3, 0.2), (3.0, 2.0, 1.0), 2),
         ((0.1, 0.2, 0.3), (3.0, 2.0, 1.0), None),  # best at the end
-        ((0.1, 0.3, 0.2), (3.0, 2.0, 2.0), None),  # train does not get better either
-        ((0.1, 0.3, 0.3), (3.0, 2.0, 1.0), 2),  # never *better* again
+        ((0.1, 0.3, 0.2), (3.0, 2.0, 2.0), None),  # the train loss does not fall
+        ((0.1, 0.3, 0.3), (3.0, 2.0, 1.0), 2),  # an equal score is no improvement
         ((0.1,), (1.0,), None),
     ],
 )
@@ -97,7 +90,7 @@ def test_overfitting_starts_at_the_best_score_while_the_train_loss_falls(
     assert Curve("accuracy", train_loss, train_loss, score).overfits_from == expected
 
 
-def test_a_loss_that_was_not_recorded_is_null_in_json(trials: Trials) -> None:
+def test_a_missing_loss_is_null_in_json(trials: Trials) -> None:
     folder = trials.add("b", usual())
     kept = {k: v for k, v in TrialFolder(folder).epochs()[0].metrics.items() if "train" not in k}
     TrialFolder(folder).write_epoch(EpochRecord(1, kept, {}, 1.0, 0.0))
@@ -116,7 +109,7 @@ def test_a_loss_that_was_not_recorded_is_null_in_json(trials: Trials) -> None:
         ((0.4,), True, (1.0,)),
     ],
 )
-def test_scaled_curves_run_from_the_worst_epoch_to_the_best(
+def test_curves_are_scaled_from_0_at_the_worst_epoch_to_1_at_the_best(
     values: tuple[float, ...], smaller_is_better: bool, expected: tuple[float, ...]
 ) -> None:
     assert scaled(values, smaller_is_better) == pytest.approx(expected, nan_ok=True)

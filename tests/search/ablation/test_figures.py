@@ -1,4 +1,4 @@
-"""The study's files: tables that read back to the same numbers, pictures that are PNG files."""
+"""The files of a study: tables that can be read back, and figures."""
 
 import struct
 from dataclasses import replace
@@ -63,11 +63,11 @@ def study() -> AblationTable:
 
 @pytest.fixture(scope="module")
 def files(study: AblationTable, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The report of `study`, in a folder that was not there."""
+    """The report of `study`, written to a new folder."""
     return write_report(study, tmp_path_factory.mktemp("report") / "new" / "ablation")
 
 
-def test_a_report_is_these_files_and_its_pictures_are_pngs(files: list[Path]) -> None:
+def test_a_report_has_these_files(files: list[Path]) -> None:
     assert [path.name for path in files] == FILES
     for path in files:
         content = path.read_bytes()
@@ -79,9 +79,7 @@ def test_a_report_is_these_files_and_its_pictures_are_pngs(files: list[Path]) ->
     assert sorted(path.name for path in files[0].parent.iterdir()) == sorted(FILES)
 
 
-def test_the_table_as_csv_parses_back_to_the_same_numbers(
-    study: AblationTable, files: list[Path]
-) -> None:
+def test_the_csv_table_has_all_numbers(study: AblationTable, files: list[Path]) -> None:
     frame = pd.read_csv(files[0])
     assert len(frame) == len(study.lines) * len(NAMES)
     rows = frame.set_index(["row", "task"])
@@ -108,9 +106,7 @@ def test_the_table_as_csv_parses_back_to_the_same_numbers(
     assert set(problems) == {"trial 0003-b3-y failed: out of memory"}
 
 
-def test_the_runs_as_csv_parse_back_to_the_same_numbers(
-    study: AblationTable, files: list[Path]
-) -> None:
+def test_the_csv_table_of_runs_has_all_numbers(study: AblationTable, files: list[Path]) -> None:
     frame = pd.read_csv(files[1])
     runs = [(line, run) for line in study.lines for run in line.runs]
     assert len(frame) == len(runs)
@@ -121,7 +117,7 @@ def test_the_runs_as_csv_parse_back_to_the_same_numbers(
         assert found == expected.scores
 
 
-def test_the_terminals_table_has_a_row_for_every_line(study: AblationTable) -> None:
+def test_the_terminal_table_has_a_row_for_every_line(study: AblationTable) -> None:
     header, rows = table(study)
     assert {len(row) for row in rows} == {len(header)}
     base, better, only, failed = rows
@@ -134,7 +130,7 @@ def test_the_terminals_table_has_a_row_for_every_line(study: AblationTable) -> N
 
 
 @pytest.mark.parametrize("is_clear", [True, False])
-def test_what_is_clear_is_marked_and_nothing_else(study: AblationTable, is_clear: bool) -> None:
+def test_only_clear_differences_have_a_star(study: AblationTable, is_clear: bool) -> None:
     found = Difference(0.02, 0.01, 0.03, 0.001, 3, 0.001, is_clear)
     line = Line("X", "x", study.lines[0].runs, {OVERALL: found}, base="B3")
     own = AblationTable((study.lines[0], line), NAMES, {}, "B3")
@@ -142,7 +138,7 @@ def test_what_is_clear_is_marked_and_nothing_else(study: AblationTable, is_clear
     assert ("*" in markdown(own)) is is_clear
 
 
-def test_the_markdown_table_has_as_many_cells_in_each_row(study: AblationTable) -> None:
+def test_rows_of_the_markdown_table_have_equally_many_cells(study: AblationTable) -> None:
     text = markdown(study)
     rows = [line.strip("|").split(" | ") for line in text.splitlines()]
     assert {len(row) for row in rows} == {2 + 2 * len(NAMES)}
@@ -150,7 +146,7 @@ def test_the_markdown_table_has_as_many_cells_in_each_row(study: AblationTable) 
     assert "trial 0003-b3-y failed: out of memory" in text
 
 
-def test_the_papers_figures_2_and_3_are_tables_of_scores_with_the_ensembles_on_top(
+def test_figures_2_and_3_are_tables_of_scores_with_ensembles_first(
     study: AblationTable, tmp_path: Path
 ) -> None:
     base, better, only, failed = study.lines
@@ -171,7 +167,7 @@ def test_the_papers_figures_2_and_3_are_tables_of_scores_with_the_ensembles_on_t
     assert "B3 + X" in (tmp_path / "figure3.md").read_text()
 
 
-def test_a_bar_in_a_label_or_a_reason_is_no_cell_border(study: AblationTable) -> None:
+def test_vertical_bars_in_labels_and_reasons_are_escaped(study: AblationTable) -> None:
     lines = (
         study.lines[0],
         Line("a|b", "x", study.lines[1].runs, study.lines[1].differences, base="B3"),
@@ -182,15 +178,15 @@ def test_a_bar_in_a_label_or_a_reason_is_no_cell_border(study: AblationTable) ->
     assert r"| failed: no x\|y |" in text
 
 
-def test_every_compared_line_is_drawn_in_every_panel(study: AblationTable) -> None:
+def test_the_figure_has_each_tasks_differences_in_a_panel(study: AblationTable) -> None:
     axes = ablation_figure(study).axes
     assert len(axes) == len(NAMES)
     labels = [tick.get_text() for tick in axes[0].get_yticklabels()]
     assert labels == ["sentiment only (to B3 + X)", "B3 + X"]
     drawn = [[list(line.get_xdata()) for line in axis.get_lines()] for axis in axes]
     assert [0.0125, 0.0325] in [pytest.approx(x) for x in drawn[0]]
-    assert len(drawn[0]) == 1 + 3  # the zero line; interval, mean and seeds of the one line
-    assert len(drawn[1]) == 1 + 3 * 2  # the single-task line too
+    assert len(drawn[0]) == 1 + 3  # the zero line; interval, mean and seeds of one line
+    assert len(drawn[1]) == 1 + 3 * 2  # and of the single-task line
     seeds = drawn[0][-1]
     assert seeds == pytest.approx([0.025, 0.02])
 
@@ -210,9 +206,7 @@ def test_curves_are_drawn_raw_and_scaled(study: AblationTable, which: str, num_l
     assert all((min(values), max(values)) == (0.0, 1.0) for values in scaled)
 
 
-def test_the_curves_as_csv_parse_back_to_the_same_numbers(
-    study: AblationTable, files: list[Path]
-) -> None:
+def test_the_csv_table_of_curves_has_all_numbers(study: AblationTable, files: list[Path]) -> None:
     frame = pd.read_csv(files[FILES.index("curves.csv")])
     assert set(frame["row"]) == {"B3"}
     for name, curve in study.curves.items():
@@ -228,7 +222,7 @@ def test_the_curves_as_csv_parse_back_to_the_same_numbers(
             assert (own[f"scaled_{column}"].min(), own[f"scaled_{column}"].max()) == (0, 1)
 
 
-def test_the_terminals_curves_are_scaled(study: AblationTable) -> None:
+def test_the_terminal_table_of_curves_is_scaled(study: AblationTable) -> None:
     header, rows = curves_table(study)
     tasks = ("sentiment: train", "dev", "accuracy"), ("similarity: train", "dev", "pearson")
     assert header == ["epoch", *tasks[0], *tasks[1]]
@@ -248,7 +242,7 @@ def test_a_study_of_the_base_alone_and_of_one_epoch_is_drawn(
     assert (tmp_path / "figure5.png").stat().st_size > 0
 
 
-def test_a_dollar_sign_in_a_label_is_no_formula(study: AblationTable) -> None:
+def test_dollar_signs_in_labels_do_not_start_formulas(study: AblationTable) -> None:
     label = r"lr $\nonsense{ $"
     lines = (
         Line(label, "b3", study.lines[0].runs),
@@ -257,7 +251,7 @@ def test_a_dollar_sign_in_a_label_is_no_formula(study: AblationTable) -> None:
     assert png(ablation_figure(AblationTable(lines, NAMES, {}, "B3"))).startswith(b"\x89PNG")
 
 
-def test_pictures_are_the_same_bytes_each_time_and_leave_no_global_figure(
+def test_figures_are_reproducible_and_closed(
     study: AblationTable,
 ) -> None:
     import matplotlib.pyplot as plt

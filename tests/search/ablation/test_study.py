@@ -1,4 +1,4 @@
-"""Studies: rows over seeds as first trials of a sweep, equal rows once, and what is refused."""
+"""Studies: rows over seeds become first trials of a sweep, equal rows run once, errors in files."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from trainable.training.stages import learning_rate
 SHORT = ("train.num_epochs=2", "data.dir=.")
 
 
-def test_the_packaged_studies_resolve_and_have_a_line() -> None:
+def test_packaged_studies_resolve_and_have_a_description() -> None:
     assert STUDIES.names() == ["figure2", "figure3", "further", "heads", "paper", "signs"]
     for name in STUDIES.names():
         assert len(str(read_settings(STUDIES.path(name))["description"])) > 20
@@ -26,7 +26,7 @@ def test_the_packaged_studies_resolve_and_have_a_line() -> None:
         assert study.sweep.search.num_samples == len(study.sweep.first_trials)
 
 
-def test_figure2_has_every_row_of_the_paper_and_runs_equal_rows_once(tmp_path: Path) -> None:
+def test_figure2_has_every_row_of_the_paper_and_runs_equal_rows_once() -> None:
     study = read_study("figure2", 3, environment={})
     labels = [row.label for row in study.rows]
     wanted = ["even batching", "pre-training", "loss rescaling", "shared architecture", "MNR"]
@@ -45,17 +45,16 @@ def test_figure2_has_every_row_of_the_paper_and_runs_equal_rows_once(tmp_path: P
     }
     ensembles = {row.label: dict(row.members) for row in study.rows if row.members}
     assert len(study.sweep.first_trials) == 3 * (len(study.rows) - len(ensembles) - 1)
-    four = best
     tasks = ("sentiment", "paraphrase", "similarity")
-    assert ensembles["simple ensemble"] == dict.fromkeys(tasks, four)
-    chosen = (four, four[:2], four[:2])
+    assert ensembles["simple ensemble"] == dict.fromkeys(tasks, best)
+    chosen = (best, best[:2], best[:2])
     assert ensembles["selective ensemble"] == dict(zip(tasks, chosen, strict=True))
     assert study.curves_of == "B1 of 20 epochs"
     configs = [from_flat(study.sweep.first(n)[0].settings) for n in range(6)]
     assert [config.seed for config in configs] == [0, 1, 2, 0, 1, 2]
 
 
-def test_the_study_of_the_paper_has_the_rows_of_both_figures_as_they_are_alone() -> None:
+def test_the_study_of_the_paper_combines_those_of_both_figures() -> None:
     def trials(name: str) -> dict[str, dict[str, object]]:
         """Label -> the settings of its first seed."""
         study = read_study(name, 1, environment={})
@@ -79,7 +78,7 @@ def test_the_study_of_the_paper_has_the_rows_of_both_figures_as_they_are_alone()
 
 
 @pytest.mark.parametrize("name", ["figure2", "further", "signs"])
-def test_ablations_run_ten_epochs_and_lose_4e_7_in_each(name: str) -> None:
+def test_ablations_have_ten_epochs_and_a_learning_rate_that_falls_by_4e_7(name: str) -> None:
     study = read_study(name, 1, environment={})
     for number in range(len(study.sweep.first_trials)):
         config = from_flat(study.sweep.first(number)[0].settings)
@@ -89,7 +88,7 @@ def test_ablations_run_ten_epochs_and_lose_4e_7_in_each(name: str) -> None:
         assert rates == pytest.approx([1e-5, 1e-5 - 4e-7, 1e-5 - (last - 1) * 4e-7])
 
 
-def test_the_study_of_heads_trains_nothing_but_heads() -> None:
+def test_the_study_of_heads_trains_only_heads() -> None:
     study = read_study("heads", 1, environment={})
     configs = [
         from_flat(study.sweep.first(n)[0].settings) for n in range(study.sweep.search.num_samples)
@@ -98,7 +97,7 @@ def test_the_study_of_heads_trains_nothing_but_heads() -> None:
     assert len(configs) == len([row for row in study.rows if not row.members])
 
 
-def test_arms_are_the_folders_of_the_rows_trials(tmp_path: Path) -> None:
+def test_rows_have_the_folders_of_their_trials(tmp_path: Path) -> None:
     study = read_study("signs", 2, ["b3-no-mnr"], SHORT, {})
     rows = study.rows_in(tmp_path)
     assert [(row.label, [path.name for path in row.trials]) for row in rows] == [
@@ -119,11 +118,11 @@ def test_trials_with_other_settings_are_refused(tmp_path: Path) -> None:
         record = TrialRecord(folder.name, "s", "b3", config, {}, number % 2, "data", None, 0.0)
         TrialFolder(folder).create(record)
     ran.require_trials(tmp_path)
-    older = TrialFolder(folders[0]).trial()  # of a version that did not know a setting yet
+    older = TrialFolder(folders[0]).trial()  # written before a setting existed
     known = {key: value for key, value in older.config.items() if key != "optim.eps"}
     TrialFolder(folders[0]).relocate(replace(older, config=known))
     ran.require_trials(tmp_path)
-    study(seeds=3).require_trials(tmp_path / "nowhere")  # `evaluate` says that nothing is there
+    study(seeds=3).require_trials(tmp_path / "nowhere")  # missing trials are reported by `evaluate`
     with pytest.raises(
         ConfigError, match=r"0001-b3 ran with other settings: optim.lr=1e-05, given 0.0001"
     ):
@@ -137,7 +136,7 @@ def test_trials_with_other_settings_are_refused(tmp_path: Path) -> None:
         study(seeds=1).require_trials(tmp_path)
 
 
-def test_an_ensemble_is_a_row_where_all_its_members_are() -> None:
+def test_a_selection_of_rows_has_the_ensembles_whose_members_are_all_in_it() -> None:
     def labels(*only: str) -> list[str]:
         return [row.label for row in read_study("figure2", 1, only, SHORT, {}).rows]
 
@@ -151,7 +150,7 @@ def test_an_ensemble_is_a_row_where_all_its_members_are() -> None:
     assert labels("b3-no-mnr") == ["B3", "B3 - MNR"]
 
 
-def test_a_study_of_ones_own_with_overrides_in_its_rows(tmp_path: Path) -> None:
+def test_a_study_file_with_overrides_in_its_rows(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(
         "description: three dropouts\n"
@@ -197,14 +196,14 @@ def test_a_study_of_ones_own_with_overrides_in_its_rows(tmp_path: Path) -> None:
         ("include: [figure2, signs]", "two rows have the label B1 - AllNLI, B3,"),
     ],
 )
-def test_faults_are_named(content: str, message: str, tmp_path: Path) -> None:
+def test_errors_in_a_study_file_are_reported(content: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(content)
     with pytest.raises(ConfigError, match=message):
         read_study(str(path), 2, overrides=SHORT, environment={})
 
 
-def test_what_the_command_line_can_get_wrong() -> None:
+def test_wrong_arguments_are_reported() -> None:
     with pytest.raises(ConfigError, match="there are figure2, "):
         read_study("figur2", 1)
     with pytest.raises(ConfigError, match="no row b9; known: b3"):

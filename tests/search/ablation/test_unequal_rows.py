@@ -1,4 +1,4 @@
-"""Rows that cannot be compared in full, or not at all, say so."""
+"""Rows that can be compared only in part, or not at all."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -75,26 +75,26 @@ def test_a_trial_without_an_overall_score_is_a_problem_of_its_row(trials: Trials
     assert "no overall dev score" in (evaluate(rows, 10).lines[1].problem or "")
 
 
-def test_a_base_without_numbers_is_refused(trials: Trials) -> None:
+def test_a_base_without_scores_is_refused(trials: Trials) -> None:
     failed = trials.add("b", usual(), outcome=Outcome.FAILED)
     with pytest.raises(NothingUsableError, match="base row 'B3' has no scores"):
         evaluate([Row("B3", "b3", (failed,)), Row("row", "x", (trials.add("r", usual()),))])
 
 
-def test_ids_in_another_order_give_the_same_numbers(trials: Trials) -> None:
+def test_the_order_of_ids_does_not_matter(trials: Trials) -> None:
     base = Row("base", "b3", (trials.add("b", usual(2)),))
     plain = trials.add("r", {"sentiment": right("sentiment", 1)})
-    turned = trials.add("t", {"sentiment": right("sentiment", 1)})
+    reordered = trials.add("t", {"sentiment": right("sentiment", 1)})
     content = trials.predictions("sentiment", right("sentiment", 1))
     order = [3, 0, 7, 1, 6, 2, 5, 4]
-    of_turned = replace(
+    predictions = replace(
         content,
         ids=tuple(content.ids[row] for row in order),
         outputs=content.outputs[order],
         labels=LABELS["sentiment"][order],
     )
-    TrialFolder(turned).write_predictions(1, [of_turned])
-    study = evaluate([base, Row("plain", "x", (plain,)), Row("turned", "y", (turned,))])
+    TrialFolder(reordered).write_predictions(1, [predictions])
+    study = evaluate([base, Row("plain", "x", (plain,)), Row("reordered", "y", (reordered,))])
     assert study.lines[1].differences == study.lines[2].differences
     assert study.lines[1].differences is not None
 

@@ -1,4 +1,4 @@
-"""The searcher without Ray: names, first trials, what Optuna is told, and that it learns."""
+"""The searcher without Ray: names, first trials, what Optuna gets, and that it learns."""
 
 import math
 from collections.abc import Collection
@@ -41,7 +41,7 @@ def result(epoch: int, best: float, **more: object) -> dict[str, object]:
     return {"epoch": epoch, "num_epochs": 4, "best_overall": best, "diverged": 0, **more}
 
 
-def test_first_trials_come_first_under_their_recipes_names(tmp_path: Path) -> None:
+def test_first_trials_come_first_and_are_named_by_their_recipes(tmp_path: Path) -> None:
     searcher = OptunaSearcher(sweep_of(tmp_path, first_trials=["baseline", "b2"]))
     suggested = [searcher.suggest(str(number)) for number in range(4)]
     names = [trial["trial"] for trial in suggested]
@@ -54,7 +54,7 @@ def test_first_trials_come_first_under_their_recipes_names(tmp_path: Path) -> No
 
 
 def test_a_paused_trial_is_suggested_again_when_it_is_promoted(tmp_path: Path) -> None:
-    """The study knows it as stopped meanwhile, and once more with what it came to."""
+    """In the study it is pruned in the meantime, then appears again with its final value."""
     searcher = OptunaSearcher(sweep_of(tmp_path, search={"num_samples": 2}))
     paused, asked = {"0001"}, list[tuple[list[str], bool]]()
     promoted: list[str] = []
@@ -80,8 +80,8 @@ def test_a_paused_trial_is_suggested_again_when_it_is_promoted(tmp_path: Path) -
     searcher.on_trial_complete("b", result(4, 0.6))
     assert searcher.suggest("d") == "FINISHED"
     assert asked[-1] == ([], True)
-    told = [(trial.state, trial.value) for trial in searcher.study.trials]
-    assert told == [
+    reported = [(trial.state, trial.value) for trial in searcher.study.trials]
+    assert reported == [
         (TrialState.PRUNED, 0.5),
         (TrialState.COMPLETE, 0.6),
         (TrialState.COMPLETE, 0.7),
@@ -89,10 +89,10 @@ def test_a_paused_trial_is_suggested_again_when_it_is_promoted(tmp_path: Path) -
     assert searcher.study.trials[0].params == searcher.study.trials[2].params
 
 
-def test_a_trial_rests_before_it_is_suggested_again(
+def test_a_retried_trial_is_suggested_after_its_pause(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Others are suggested meanwhile, on the nodes that are left; nothing is while it is held."""
+    """Others are suggested meanwhile, on the other nodes; none while starts are on hold."""
     now = 100.0
     monkeypatch.setattr("search.algorithms.optuna_searcher.time.monotonic", lambda: now)
     held, avoided = [False], list[str]()
@@ -113,12 +113,12 @@ def test_a_trial_rests_before_it_is_suggested_again(
     second = searcher.suggest("b")
     assert isinstance(second, dict)
     assert (second["trial"], second["avoided"]) == ("0002", ["n1"])
-    assert searcher.suggest("c") is None  # not now, and not never
+    assert searcher.suggest("c") is None  # not yet, and not the end of the search
     now += 5
     assert searcher.suggest("c") == {**first, "avoided": ["n1"]}
 
 
-def test_what_is_suggested_is_a_configuration_with_an_origin(tmp_path: Path) -> None:
+def test_suggestions_are_configurations_with_origins(tmp_path: Path) -> None:
     searcher = OptunaSearcher(sweep_of(tmp_path, first_trials=["b2"]))
     for number, chosen_by in enumerate(["first trial 1", "search", "search"]):
         trial = searcher.suggest(str(number))
@@ -130,7 +130,7 @@ def test_what_is_suggested_is_a_configuration_with_an_origin(tmp_path: Path) -> 
         assert set(trial["settings"]) <= set(Config().flat())
 
 
-def test_the_same_seed_suggests_the_same(tmp_path: Path) -> None:
+def test_suggestions_are_reproducible_by_seed(tmp_path: Path) -> None:
     def suggestions(seed: int) -> list[dict[str, object]]:
         searcher = OptunaSearcher(sweep_of(tmp_path, search={"seed": seed}))
         found = []
@@ -144,14 +144,14 @@ def test_the_same_seed_suggests_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("objective", ["overall", "tasks"])
-def test_each_setting_is_drawn_by_itself(tmp_path: Path, objective: str) -> None:
-    """Jointly, a search stays where it was lucky first (docs/experiments.md)."""
+def test_settings_are_sampled_independently(tmp_path: Path, objective: str) -> None:
+    """Sampled jointly, a search stays near its first good point (docs/experiments.md)."""
     search = {"objective": objective, "num_startup_trials": 1}
     study = OptunaSearcher(sweep_of(tmp_path, search=search)).study
     for point in ({"optim.lr": 1e-4}, {"optim.lr": 1e-3}):
-        known = {"optim.lr": FloatDistribution(1e-5, 1e-2, log=True)}
+        distributions = {"optim.lr": FloatDistribution(1e-5, 1e-2, log=True)}
         values = [0.5] * len(study.directions)
-        study.add_trial(create_trial(params=point, distributions=known, values=values))
+        study.add_trial(create_trial(params=point, distributions=distributions, values=values))
     frozen = create_trial(state=TrialState.RUNNING)
     assert study.sampler.infer_relative_search_space(study, frozen) == {}
 
@@ -170,7 +170,7 @@ def test_each_setting_is_drawn_by_itself(tmp_path: Path, objective: str) -> None
         (None, True, TrialState.FAIL, None),
     ],
 )
-def test_what_optuna_is_told(
+def test_states_and_values_that_optuna_gets(
     tmp_path: Path,
     last: dict[str, object] | None,
     error: bool,
@@ -221,12 +221,12 @@ def last_ten_of_forty(sweep: SweepConfig) -> list[float]:
     return values[-10:]
 
 
-def test_it_learns_where_random_search_does_not(tmp_path: Path) -> None:
-    """The mean of the last 10 of 40 suggestions, against a search that never leaves its start."""
+def test_it_is_better_than_random_search(tmp_path: Path) -> None:
+    """By the mean of the last 10 of 40 suggestions; the random search never ends its start-up."""
     wins = 0
     for seed in range(10):
-        asked = {"seed": seed, "num_samples": 40}
-        learning = sweep_of(tmp_path, search={**asked, "num_startup_trials": 8})
-        random = sweep_of(tmp_path, search={**asked, "num_startup_trials": 1000})
+        common = {"seed": seed, "num_samples": 40}
+        learning = sweep_of(tmp_path, search={**common, "num_startup_trials": 8})
+        random = sweep_of(tmp_path, search={**common, "num_startup_trials": 1000})
         wins += sum(last_ten_of_forty(learning)) > sum(last_ten_of_forty(random))
     assert wins >= 8

@@ -1,4 +1,4 @@
-"""Probes draw what matters for heads; those after them take the best of them up."""
+"""Probes search the settings of heads; the trials after them start from the best probes."""
 
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ def _run(searcher: OptunaSearcher, values: dict[str, float]) -> dict[str, dict[s
     return ran
 
 
-def test_the_first_trials_are_probes_of_what_matters_for_heads(tmp_path: Path) -> None:
+def test_the_first_trials_are_probes_that_search_settings_of_heads(tmp_path: Path) -> None:
     ran = _run(OptunaSearcher(sweep_of(tmp_path)), {})
     for name, trial in ran.items():
         is_probe = name in ("0001-lp-ft", "0002", "0003", "0004")
@@ -57,7 +57,7 @@ def test_the_first_trials_are_probes_of_what_matters_for_heads(tmp_path: Path) -
         assert trial["settings"]["train.stages"] == expected
 
 
-def test_every_second_trial_takes_up_the_best_probe_that_is_left(tmp_path: Path) -> None:
+def test_every_second_trial_starts_from_the_best_probe_that_is_left(tmp_path: Path) -> None:
     ran = _run(OptunaSearcher(sweep_of(tmp_path)), {"0003": 0.8, "0002": 0.7, "0005": 0.9})
 
     def heads(name: str) -> list[Any]:
@@ -70,18 +70,18 @@ def test_every_second_trial_takes_up_the_best_probe_that_is_left(tmp_path: Path)
     assert ran["0006"]["origin"]["probe.lr"] == "search"
 
 
-def test_probes_without_anything_to_go_on_with_are_refused(tmp_path: Path) -> None:
+def test_probes_without_a_stage_after_them_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"search.num_probes: needs trials with a probe"):
         sweep_of(tmp_path, recipe="probe")
     assert sweep_of(tmp_path, recipe="probe", num_probes=0).search.num_probes == 0
 
 
-def test_no_trial_is_run_again_in_a_sweep_that_trains_heads_alone(tmp_path: Path) -> None:
+def test_a_sweep_that_trains_only_heads_repeats_no_trial(tmp_path: Path) -> None:
     ran = _run(OptunaSearcher(sweep_of(tmp_path, recipe="probe", num_probes=0)), {"0003": 0.8})
     assert len({trial["settings"]["probe.lr"] for trial in ran.values()}) == len(ran) == 9
 
 
-def test_what_has_no_effect_in_a_stage_is_not_drawn_for_it(tmp_path: Path) -> None:
+def test_settings_without_effect_in_a_stage_are_not_searched(tmp_path: Path) -> None:
     space = sweep_of(tmp_path).space
     assert set(effective_space(space, ["probe"])) == OF_HEADS
     assert set(effective_space(space, ["finetune"])) == set(SPACE) - {"probe.lr"}

@@ -1,4 +1,4 @@
-"""What an older sweep found in the terms of a new one: kept, clipped or left out, and said."""
+"""Trials of an older sweep in the space of a new one: kept, clipped or left out."""
 
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,10 @@ def older(tmp_path: Path) -> Past:
     return past
 
 
-def test_scored_trials_are_taken_and_clipped_into_the_space(older: Past, tmp_path: Path) -> None:
+def test_scored_trials_are_used_and_clipped_into_the_space(older: Past, tmp_path: Path) -> None:
     sweep = sweep_of(tmp_path, space=NARROW, first_trials=[])
     for other in ("s", str(older.folder.path)):
-        found, said = warm_start(sweep, [other], tmp_path)
+        found, messages = warm_start(sweep, [other], tmp_path)
         assert [(warm.trial, warm.values, warm.is_finished) for warm in found] == [
             ("0001-b2", (0.5, 0.6), True),
             ("0002", (0.4,), False),
@@ -37,23 +37,25 @@ def test_scored_trials_are_taken_and_clipped_into_the_space(older: Past, tmp_pat
         assert [warm.params["optim.lr"] for warm in found] == [5e-4, 1e-4]
         assert found[0].params["loss.mnr.enabled"] is False
         assert "loss.mnr.weight" not in found[0].params  # its condition does not hold
-        assert said == ["warm start: 2 trials", "warm start: clipped: optim.lr (1)"]
+        assert messages == ["warm start: 2 trials", "warm start: clipped: optim.lr (1)"]
 
 
-def test_the_study_starts_from_them(older: Past, tmp_path: Path) -> None:
+def test_the_study_starts_with_the_older_trials(older: Past, tmp_path: Path) -> None:
     sweep = sweep_of(tmp_path, space=NARROW, first_trials=[])
     found, _ = warm_start(sweep, ["s"], tmp_path)
     write_warm_start(tmp_path, found)
     assert read_warm_start(tmp_path) == found
     searcher = OptunaSearcher(sweep, (), read_warm_start(tmp_path))
-    told = [(trial.state, trial.value, len(trial.params)) for trial in searcher.study.trials]
-    assert told == [(TrialState.COMPLETE, 0.6, 2), (TrialState.PRUNED, 0.4, 2)]
+    trials = [(trial.state, trial.value, len(trial.params)) for trial in searcher.study.trials]
+    assert trials == [(TrialState.COMPLETE, 0.6, 2), (TrialState.PRUNED, 0.4, 2)]
     first = searcher.suggest("x")
     assert isinstance(first, dict)
     assert first["trial"] == "0001"
 
 
-def test_what_cannot_be_used_is_refused(older: Past, tmp_path: Path) -> None:
+def test_an_unknown_sweep_and_scores_of_other_tasks_are_refused(
+    older: Past, tmp_path: Path
+) -> None:
     sweep = sweep_of(tmp_path)
     with pytest.raises(NothingUsableError, match="no sweep 'other'"):
         warm_start(sweep, ["other"], tmp_path)
@@ -65,7 +67,7 @@ def test_what_cannot_be_used_is_refused(older: Past, tmp_path: Path) -> None:
         warm_start(only, ["s"], tmp_path)
 
 
-def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+def test_a_damaged_file_is_reported(tmp_path: Path) -> None:
     assert read_warm_start(tmp_path) == []
     (tmp_path / "warm_start.json").write_text('[{"sweep": 1}]')
     with pytest.raises(IntegrityError, match=r"warm_start.json: cannot be read"):

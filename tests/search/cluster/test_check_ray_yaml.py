@@ -1,6 +1,5 @@
-"""Each mistake that a cluster file can have is an error and named; the file that ships is not."""
+"""Mistakes in a cluster file are reported as errors; the packaged file has none."""
 
-import copy
 import json
 import re
 from collections.abc import Callable
@@ -32,7 +31,7 @@ def worker(file: dict[str, Any]) -> dict[str, Any]:
 
 def check(folder: Path, change: Change) -> list[str]:
     """The errors of the command after a change, as `place: problem`."""
-    file = copy.deepcopy(shipped())
+    file = shipped()
     change(file)
     path = folder / "cluster.yaml"
     path.write_text(yaml.safe_dump(file), encoding="utf-8")
@@ -45,7 +44,7 @@ def check(folder: Path, change: Change) -> list[str]:
     return [f"{f['place']}: {f['problem']}" for f in found]
 
 
-def test_the_file_that_ships_has_no_errors() -> None:
+def test_the_packaged_file_has_no_errors() -> None:
     done = CliRunner().invoke(app, ["cluster", "check", str(ROOT / "cluster.yaml")])
     assert done.exit_code == 0, done.output
     assert "no errors" in done.stdout
@@ -56,7 +55,7 @@ def test_the_file_that_ships_has_no_errors() -> None:
     refuse(ROOT / "cluster.yaml", found)
 
 
-FAULTS: dict[str, tuple[Change, str]] = {
+MISTAKES: dict[str, tuple[Change, str]] = {
     "an unknown key": (lambda f: f.update(clustr_name="x"), r"the file: .*clustr_name"),
     "a key under provider": (
         lambda f: f["provider"].update(regoin="us-east-1"),
@@ -66,7 +65,7 @@ FAULTS: dict[str, tuple[Change, str]] = {
         lambda f: worker(f)["node_config"].update(InstanceTypo="g5.xlarge"),
         r"gpu_spot.node_config.InstanceTypo: no such key \(did you mean InstanceType\?\)",
     ),
-    "a market that is none": (
+    "an unknown market": (
         lambda f: worker(f)["node_config"]["InstanceMarketOptions"].update(MarketType="sp0t"),
         r"InstanceMarketOptions.MarketType: 'sp0t' is not one of",
     ),
@@ -74,11 +73,11 @@ FAULTS: dict[str, tuple[Change, str]] = {
         lambda f: worker(f)["node_config"].pop("ImageId"),
         r"gpu_spot.node_config.ImageId: is missing",
     ),
-    "an image that is none": (
+    "a malformed image id": (
         lambda f: worker(f)["node_config"].update(ImageId="ubuntu"),
         r"ImageId: 'ubuntu' is no image id",
     ),
-    "no set-up": (lambda f: f.pop("setup_commands"), r"setup_commands: is missing"),
+    "no setup commands": (lambda f: f.pop("setup_commands"), r"setup_commands: is missing"),
     "a zone of another region": (
         lambda f: f["provider"].update(availability_zone="us-east-1a,eu-west-1b"),
         r"provider.availability_zone: eu-west-1b is not a zone of us-east-1",
@@ -91,7 +90,7 @@ FAULTS: dict[str, tuple[Change, str]] = {
         lambda f: worker(f)["resources"].update(GPU=2),
         r"gpu_spot.resources.GPU: is 2; a g5.xlarge has 1",
     ),
-    "fewer GPUs than are paid for": (
+    "fewer GPUs than there are": (
         lambda f: worker(f)["node_config"].update(InstanceType="g5.12xlarge"),
         r"gpu_spot.resources.GPU: is 1; a g5.12xlarge has 4",
     ),
@@ -99,7 +98,7 @@ FAULTS: dict[str, tuple[Change, str]] = {
         lambda f: worker(f)["resources"].update(CPU=16),
         r"gpu_spot.resources.CPU: is 16; a g5.xlarge has 4",
     ),
-    "another Ray": (
+    "another version of Ray": (
         lambda f: f["docker"].update(image="rayproject/ray:2.40.0-py311-gpu"),
         r"docker.image: has Ray 2.40.0; the workers are set up with 2\.",
     ),
@@ -111,7 +110,7 @@ FAULTS: dict[str, tuple[Change, str]] = {
         lambda f: f["docker"].update(run_options=[]),
         r"docker.run_options: no RAY_AUTH_MODE=token",
     ),
-    "a token that no node gets": (
+    "a token that is not copied to the nodes": (
         lambda f: f["file_mounts"].pop("~/.ray/auth_token"),
         r"file_mounts: token authentication is on, but no node gets",
     ),
@@ -125,12 +124,12 @@ FAULTS: dict[str, tuple[Change, str]] = {
         ),
         r"head.node_config.InstanceMarketOptions: the head must be on demand",
     ),
-    "a setting that Ray drops": (lambda f: f.update(min_workers=2), r"min_workers: .*older form"),
+    "a setting that Ray ignores": (lambda f: f.update(min_workers=2), r"min_workers: .*older form"),
     "a head that cannot start workers": (
         lambda f: f.update(head_setup_commands=[]),
         r"head_setup_commands: does not install boto3",
     ),
-    "a head type that is not there": (
+    "an unknown head type": (
         lambda f: f.update(head_node_type="haed"),
         r"the file: Ray refuses it: .*",
     ),
@@ -138,14 +137,14 @@ FAULTS: dict[str, tuple[Change, str]] = {
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_each_fault_is_error(tmp_path: Path, fault: str) -> None:
-    change, message = FAULTS[fault]
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_each_mistake_is_an_error(tmp_path: Path, mistake: str) -> None:
+    change, message = MISTAKES[mistake]
     errors = check(tmp_path, change)
     assert any(re.search(message, line) for line in errors), errors
 
 
-def test_a_file_that_is_no_yaml_is_named(tmp_path: Path) -> None:
+def test_malformed_yaml_is_reported_with_its_position(tmp_path: Path) -> None:
     path = tmp_path / "cluster.yaml"
     path.write_text("cluster_name: [x\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"cluster.yaml:2:1"):

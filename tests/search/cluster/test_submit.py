@@ -1,4 +1,4 @@
-"""What a job is asked to do, what is refused before it is sent, and how it is followed."""
+"""Submitted jobs: their content, errors before submission, and their logs."""
 
 import asyncio
 import http.server
@@ -28,13 +28,13 @@ class Cluster:
     def __init__(self, **status: JobStatus) -> None:
         self.status = status
         self.sent: list[dict[str, Any]] = []
-        self.is_late = False
+        self.already_exists = False
 
     def list_jobs(self) -> list[Any]:
         return [SimpleNamespace(submission_id=i, status=s) for i, s in self.status.items()]
 
     def submit_job(self, **job: Any) -> None:
-        if self.is_late:
+        if self.already_exists:
             raise RuntimeError("Request failed: Job with submission_id x already exists.")
         files = Path(job["runtime_env"]["working_dir"])
         self.sent.append(
@@ -49,7 +49,7 @@ class Cluster:
         )
 
 
-def test_a_job_is_the_code_the_sweep_and_one_command(tmp_path: Path) -> None:
+def test_a_job_has_the_code_the_sweep_file_and_one_command(tmp_path: Path) -> None:
     cluster = Cluster()
     sweep = sweep_of(tmp_path)
     given = Submission(sweep, "mine", STORAGE, "http://10.0.0.5:5000", ("old",))
@@ -61,18 +61,18 @@ def test_a_job_is_the_code_the_sweep_and_one_command(tmp_path: Path) -> None:
     )
     assert "mine.yaml" in job["files"]
     assert job["runtime_env"]["env_vars"]["MLFLOW_TRACKING_URI"] == "http://10.0.0.5:5000"
-    assert "entrypoint_num_cpus" not in job  # on the head, whatever it offers
+    assert "entrypoint_num_cpus" not in job  # it runs on the head, which may have no CPU to offer
 
 
 def test_nothing_is_installed_on_a_node(tmp_path: Path) -> None:
-    """Ray installs wheels of `py_modules` by pip into one place, for several jobs at a time, which
-    broke nodes that joined during a second sweep. A folder is unpacked, a job's into its own."""
+    """Ray would install wheels of `py_modules` into one folder for all jobs, which broke nodes that
+    joined during a second sweep. `working_dir` is unpacked into a folder for each job."""
     cluster = Cluster()
     submit(cluster, Submission(sweep_of(tmp_path), "s", STORAGE))
     (job,) = cluster.sent
     environment = job["runtime_env"]
     assert set(environment) == {"working_dir", "env_vars", "config"}
-    assert environment["config"] == {"eager_install": False}  # nothing for jobs that are over
+    assert environment["config"] == {"eager_install": False}  # jobs that have ended cost nothing
     for name in ("ensweep/__init__.py", "search/cluster/submit.py", "trainable/tune/trainable.py"):
         assert job["files"][name] == (ROOT / name).read_bytes()
     assert "trainable/config/recipes/b3.yaml" in job["files"]
@@ -100,9 +100,9 @@ def test_a_sweep_has_one_job_at_a_time(
     assert len(cluster.sent) == is_new
 
 
-def test_another_process_was_quicker(tmp_path: Path) -> None:
+def test_a_job_that_another_process_submits_at_the_same_time_is_not_new(tmp_path: Path) -> None:
     cluster = Cluster()
-    cluster.is_late = True
+    cluster.already_exists = True
     given = Submission(sweep_of(tmp_path), "s", STORAGE)
     assert submit(cluster, given) == ("ensweep-s", False)
 
@@ -121,7 +121,7 @@ def test_another_process_was_quicker(tmp_path: Path) -> None:
         ({"tracking_uri": "sqlite:///mlflow.db"}, "--tracking-uri mlflow.db: is a path on this"),
     ],
 )
-def test_what_no_node_would_understand_is_refused(
+def test_paths_and_uris_that_nodes_cannot_use_are_refused(
     tmp_path: Path, given: dict[str, Any], message: str
 ) -> None:
     sweep = sweep_of(tmp_path)
@@ -135,7 +135,7 @@ def test_what_no_node_would_understand_is_refused(
 
 
 @pytest.mark.parametrize("place", ["s3://bucket/folder", "file:///mnt/folder", "/mnt/folder"])
-def test_data_and_encoders_may_be_where_each_node_finds_them(tmp_path: Path, place: str) -> None:
+def test_data_and_encoder_may_be_at_a_uri_or_an_absolute_path(tmp_path: Path, place: str) -> None:
     cluster = Cluster()
     places = {"data.dir": place, "model.encoder": place}
     sweep = sweep_of(tmp_path).model_copy(update={"config": places})
@@ -175,17 +175,17 @@ def dashboard() -> Iterator[str]:
         (200, b"<html>", "no Ray cluster answers"),
     ],
 )
-def test_why_a_cluster_cannot_be_used(
+def test_a_cluster_that_cannot_be_used_is_reported(
     dashboard: str, monkeypatch: pytest.MonkeyPatch, status: int, body: bytes, message: str
 ) -> None:
     monkeypatch.setattr(_Dashboard, "status", status)
     monkeypatch.setattr(_Dashboard, "body", body)
-    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # would win over the address in Ray
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # Ray would prefer it to the address
     with pytest.raises(ConfigError, match=message):
         connect(dashboard)
 
 
-def test_no_address_of_a_dashboard_and_no_token_to_read(
+def test_wrong_addresses_and_unreadable_tokens_are_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(ConfigError, match="no Ray cluster answers at"):
@@ -202,7 +202,7 @@ def test_no_address_of_a_dashboard_and_no_token_to_read(
 
 
 class Log:
-    """A job's log that breaks off after some chunks, once for each number in `breaks`."""
+    """A job's log, interrupted once after each number of chunks in `breaks`."""
 
     def __init__(
         self, breaks: list[int], status: JobStatus = JobStatus.SUCCEEDED, code: int | None = 0
@@ -224,7 +224,7 @@ class Log:
 
 
 @pytest.mark.parametrize("breaks", [[], [1], [0, 2, 1, 2], [2, 0, 0]])
-def test_a_log_is_written_once_however_often_it_breaks(
+def test_a_log_is_written_once_despite_interruptions(
     breaks: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(following, "_LONGEST_WAIT_SECONDS", 0.0)
@@ -234,7 +234,7 @@ def test_a_log_is_written_once_however_often_it_breaks(
     assert ended.exit_code == 0
 
 
-def test_a_cluster_that_stays_away(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_that_no_longer_answers_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(following, "_LONGEST_WAIT_SECONDS", 0.0)
     with pytest.raises(PartialError, match="does not answer any longer"):
         follow(Log([0] * 100), "j", lambda _: None)
@@ -250,6 +250,8 @@ def test_a_cluster_that_stays_away(monkeypatch: pytest.MonkeyPatch) -> None:
         (JobStatus.STOPPED, None, 75),
     ],
 )
-def test_the_exit_code_is_the_sweeps(status: JobStatus, code: int | None, expected: int) -> None:
+def test_the_exit_code_is_that_of_the_sweep(
+    status: JobStatus, code: int | None, expected: int
+) -> None:
     ended = follow(Log([], status, code), "j", lambda _: None)
     assert (ended.exit_code, ended.message) == (expected, "why")

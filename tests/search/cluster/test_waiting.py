@@ -1,4 +1,4 @@
-"""What is said while trials wait for nodes."""
+"""Messages while trials wait for nodes."""
 
 from collections.abc import Sequence
 
@@ -13,60 +13,60 @@ from trainable.tune.cluster import Node
 
 
 class Job:
-    """A clock, and what was said."""
+    """A sweep with a simulated clock; collects its messages."""
 
-    def __init__(self, asked: int | None) -> None:
-        self.now, self.said = 0.0, list[str]()
+    def __init__(self, max_concurrent: int | None) -> None:
+        self.now, self.messages = 0.0, list[str]()
         nodes = [Node({"CPU": 4.0}), Node({"CPU": 8.0, "GPU": 1.0})]
         self.waiting = Waiting(
             {"CPU": 4, "GPU": 1.0},
-            asked,
-            self.said.append,
+            max_concurrent,
+            self.messages.append,
             lambda: nodes,
             lambda: "the autoscaler: starts nothing",
             lambda: self.now,
         )
 
-    def look(self, seconds: float, *statuses: str) -> Sequence[str]:
+    def check(self, seconds: float, *statuses: str) -> Sequence[str]:
         self.now += seconds
-        self.said.clear()
+        self.messages.clear()
         self.waiting.check(lambda: statuses)
-        return list(self.said)
+        return list(self.messages)
 
 
-def test_it_is_said_for_what_trials_wait_and_since_when() -> None:
+def test_messages_say_what_trials_wait_for_and_since_when() -> None:
     job = Job(2)
-    assert job.look(0, "RUNNING", "PENDING") == []
-    assert job.look(FIRST_SECONDS - 1, "RUNNING", "PENDING") == []
-    (said,) = job.look(2.5, "RUNNING", "PENDING", "TERMINATED")
-    assert said.startswith("1 trial(s) wait for a node with 4 CPU and 1 GPU free, since ")
-    assert said.endswith(
+    assert job.check(0, "RUNNING", "PENDING") == []
+    assert job.check(FIRST_SECONDS - 1, "RUNNING", "PENDING") == []
+    (message,) = job.check(2.5, "RUNNING", "PENDING", "TERMINATED")
+    assert message.startswith("1 trial(s) wait for a node with 4 CPU and 1 GPU free, since ")
+    assert message.endswith(
         "; 1 run; the cluster has 2 nodes with 12 CPU and 1 GPU; the autoscaler: starts nothing"
     )
-    assert job.look(AGAIN_SECONDS - 1, "RUNNING", "PENDING") == []
-    assert len(job.look(2.5, "RUNNING", "PENDING")) == 1
-    assert job.look(120, "RUNNING", "RUNNING") == ["no trial waits any longer, after 13 min"]
-    assert job.look(5, "RUNNING", "RUNNING") == []
+    assert job.check(AGAIN_SECONDS - 1, "RUNNING", "PENDING") == []
+    assert len(job.check(2.5, "RUNNING", "PENDING")) == 1
+    assert job.check(120, "RUNNING", "RUNNING") == ["no trial waits any longer, after 13 min"]
+    assert job.check(5, "RUNNING", "RUNNING") == []
 
 
-def test_a_moment_between_two_trials_is_no_wait() -> None:
+def test_a_short_pause_between_trials_is_not_reported() -> None:
     job = Job(2)
     for _ in range(9):
-        assert job.look(FIRST_SECONDS - 2, "RUNNING", "PENDING") == []
-        assert job.look(3, "RUNNING", "RUNNING") == []
+        assert job.check(FIRST_SECONDS - 2, "RUNNING", "PENDING") == []
+        assert job.check(3, "RUNNING", "RUNNING") == []
 
 
-def test_where_concurrency_follows_the_cluster_one_trial_always_waits() -> None:
+def test_with_automatic_concurrency_a_wait_beside_running_trials_is_not_reported() -> None:
     job = Job(None)
-    job.look(0, "RUNNING", "PENDING")
-    assert job.look(FIRST_SECONDS, "RUNNING", "PENDING") == []
-    job.look(3, "PENDING")
-    (said,) = job.look(FIRST_SECONDS, "PENDING")
-    assert "; 0 run; " in said
+    job.check(0, "RUNNING", "PENDING")
+    assert job.check(FIRST_SECONDS, "RUNNING", "PENDING") == []
+    job.check(3, "PENDING")
+    (message,) = job.check(FIRST_SECONDS, "PENDING")
+    assert "; 0 run; " in message
 
 
-def test_an_autoscalers_report_in_words() -> None:
-    """As Ray's autoscaler leaves it in the cluster's store."""
+def test_the_autoscalers_report_is_summarised() -> None:
+    """In the form in which Ray's autoscaler stores it."""
     assert describe({}) == "starts nothing"
     report = {
         "active_nodes": {"head": 1},

@@ -1,4 +1,4 @@
-"""Sweep files: what they resolve to, and every problem named."""
+"""Sweep files: what they resolve to, and reports of their problems."""
 
 from pathlib import Path
 
@@ -66,8 +66,8 @@ SETTINGS: dict[str, dict[str, tuple[float, float] | list[object]]] = {
 }
 
 
-def test_every_technique_and_what_tunes_it_can_be_searched(tmp_path: Path) -> None:
-    """Switches, and below each the settings that only count while it is on."""
+def test_every_technique_and_its_settings_can_be_searched(tmp_path: Path) -> None:
+    """A switch for each technique, and its settings, which are searched only while it is on."""
     space: dict[str, dict[str, object]] = {
         f"{technique}.enabled": {"type": "categorical", "choices": [True, False]}
         for technique in SETTINGS
@@ -92,7 +92,7 @@ def test_every_technique_and_what_tunes_it_can_be_searched(tmp_path: Path) -> No
         assert {key: config[key] for key in point} == point
 
 
-def test_fixed_settings_lie_over_the_recipe(tmp_path: Path) -> None:
+def test_fixed_settings_override_the_recipe(tmp_path: Path) -> None:
     base = read(tmp_path, {}).base()
     assert base.settings["train.num_epochs"] == 4
     assert base.settings["model.shared_fcn"] is True
@@ -101,7 +101,7 @@ def test_fixed_settings_lie_over_the_recipe(tmp_path: Path) -> None:
     assert "loss.mnr.enabled" not in base.settings  # searched
 
 
-def test_a_first_trial_is_its_recipe_in_full(tmp_path: Path) -> None:
+def test_a_first_trial_has_all_settings_of_its_recipe(tmp_path: Path) -> None:
     sweep = read(tmp_path, {"first_trials": [{"recipe": "b1", "optim.lr": 1e-4}]})
     settings, point = sweep.first(0)
     assert "nli" in settings.settings["data.tasks"]
@@ -138,7 +138,7 @@ def test_the_data_folder_becomes_absolute(tmp_path: Path) -> None:
     assert sweep.config["data.dir"] == str(Path("some/data").resolve())
 
 
-def test_the_file_form_resolves_to_the_same_sweep(tmp_path: Path) -> None:
+def test_a_written_sweep_file_resolves_to_the_same_sweep(tmp_path: Path) -> None:
     sweep = read(tmp_path, {}, "optim.lr_decay=0.5", "resources.cpus_per_trial=2")
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(sweep.to_file(), sort_keys=False), encoding="utf-8")
@@ -230,7 +230,7 @@ LR = {"type": "float", "low": 1e-5, "high": 1e-3}
         ),
     ],
 )
-def test_every_problem_is_named(
+def test_problems_in_a_sweep_file_are_reported(
     tmp_path: Path, changes: dict[str, object], messages: list[str]
 ) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -248,18 +248,18 @@ def test_every_problem_is_named(
         ("optim.lr", "'optim.lr' is not key=value"),
     ],
 )
-def test_a_wrong_override_is_named(tmp_path: Path, override: str, message: str) -> None:
+def test_wrong_overrides_are_reported(tmp_path: Path, override: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         read(tmp_path, {}, override)
     assert message in str(caught.value)
 
 
-def test_an_unknown_sweep_names_the_nearest() -> None:
+def test_an_unknown_sweep_is_reported_with_the_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"no sweep 'selectiv'; there are selective, "):
         read_sweep("selectiv")
 
 
-def test_a_recipe_in_a_sweep_s_place_is_said_to_be_one(tmp_path: Path) -> None:
+def test_a_recipe_in_place_of_a_sweep_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text("extends: b3\noptim.lr: 0.001\n")
     with pytest.raises(ConfigError, match="is a recipe, not a sweep") as refused:

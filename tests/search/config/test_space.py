@@ -1,4 +1,4 @@
-"""The space: what a key may say, what is drawn under which condition."""
+"""The search space: valid parameters, and samples under conditions."""
 
 import optuna
 import pytest
@@ -31,7 +31,7 @@ SPACE = {"optim.lr": LR, "loss.mnr.enabled": MNR, "loss.mnr.weight": WEIGHT}
         ({"type": "float", "low": 1, "high": 2, "step": 1}, "step"),
     ],
 )
-def test_a_key_that_cannot_be_searched_is_refused(fields: dict[str, object], message: str) -> None:
+def test_an_invalid_parameter_is_refused(fields: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         Parameter(**fields)  # type: ignore[arg-type]
 
@@ -56,7 +56,7 @@ def test_contains(parameter: Parameter, value: object, inside: bool) -> None:
     assert parameter.contains(value) is inside
 
 
-def test_a_key_is_drawn_only_where_its_condition_holds() -> None:
+def test_a_key_is_sampled_only_where_its_condition_holds() -> None:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     points = [suggest(SPACE, study.ask(), {}) for _ in range(40)]
     assert {point["loss.mnr.enabled"] for point in points} == {True, False}

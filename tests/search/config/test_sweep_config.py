@@ -1,4 +1,4 @@
-"""A sweep is stored resolved: it needs no recipe's file any more, nor its working directory."""
+"""A sweep is stored resolved: independent of recipe files and of the working directory."""
 
 import shutil
 from pathlib import Path
@@ -18,8 +18,8 @@ OTHER = {"extends": "mine.yaml", "model.fcn_size": 32, "loss.simcse.enabled": Fa
 
 
 @pytest.fixture
-def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SweepConfig:
-    """A sweep over two recipes in files, begun in the folder `home`; both paths are relative."""
+def resolved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SweepConfig:
+    """A sweep of two recipe files in the folder `home`, with relative paths."""
     home = tmp_path / "home"
     home.mkdir()
     (home / "enc").mkdir()
@@ -43,19 +43,19 @@ def trials_of(sweep: SweepConfig) -> list[tuple[str, dict[str, Any], dict[str, s
     return [(one.recipe, one.settings, one.origin) for one in given]
 
 
-@pytest.mark.parametrize("what", ["edited", "removed", "moved", "read from elsewhere"])
-def test_a_stored_sweep_stays_as_it_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: SweepConfig, what: str
+@pytest.mark.parametrize("change", ["edited", "removed", "moved", "read from elsewhere"])
+def test_a_stored_sweep_does_not_depend_on_its_recipe_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resolved: SweepConfig, change: str
 ) -> None:
-    sweep = asked.map_settings(with_absolute_paths)
+    sweep = resolved.map_settings(with_absolute_paths)
     folder = SweepFolder(tmp_path / "runs", "s")
     folder.create(sweep)
     before, home = trials_of(sweep), tmp_path / "home"
-    if what == "edited":
+    if change == "edited":
         (home / "mine.yaml").write_text(yaml.safe_dump({**MINE, "model.fcn_size": 512}))
-    elif what == "removed":
+    elif change == "removed":
         (home / "mine.yaml").unlink()
-    elif what == "moved":
+    elif change == "moved":
         home.rename(tmp_path / "away")
     monkeypatch.chdir(tmp_path)
     assert trials_of(folder.read()) == before
@@ -65,33 +65,35 @@ def test_a_stored_sweep_stays_as_it_was(
     assert before[0][2]["optim.weight_decay"] == "command line"
 
 
-def test_what_lies_below_a_renamed_storage_folder_is_found_below_its_new_name(
-    tmp_path: Path, asked: SweepConfig
+def test_paths_in_a_renamed_storage_folder_are_updated(
+    tmp_path: Path, resolved: SweepConfig
 ) -> None:
     old, new = tmp_path / "old", tmp_path / "new"
     bundle = {"distill.enabled": True, "distill.teacher": f"bundle:{old}/teacher"}
     inside = {"model.encoder": f"{old}/enc", "data.dir": f"{tmp_path}/older/data", **bundle}
-    asked = asked.model_copy(update={"config": asked.config | inside})
-    SweepFolder(old, "s").create(asked.map_settings(with_absolute_paths))
+    resolved = resolved.model_copy(update={"config": resolved.config | inside})
+    SweepFolder(old, "s").create(resolved.map_settings(with_absolute_paths))
     old.rename(new)
     config = SweepFolder(new, "s").read().config
     assert config["model.encoder"] == f"{new}/enc"
     assert config["distill.teacher"] == f"bundle:{new}/teacher"
-    assert config["data.dir"] == f"{tmp_path}/older/data"  # outside: its name only begins alike
+    assert config["data.dir"] == f"{tmp_path}/older/data"  # outside: only a prefix is equal
     assert not old.exists()
 
 
-def test_a_stored_sweep_is_a_sweep_file(tmp_path: Path, asked: SweepConfig) -> None:
-    """A cluster's node reads it without the recipes' files."""
+def test_a_resolved_sweep_is_a_sweep_file_without_recipe_files(
+    tmp_path: Path, resolved: SweepConfig
+) -> None:
+    """The nodes of a cluster read it."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    (elsewhere / "sweep.yaml").write_text(yaml.safe_dump(asked.to_file()))
+    (elsewhere / "sweep.yaml").write_text(yaml.safe_dump(resolved.to_file()))
     shutil.rmtree(tmp_path / "home")
-    again = read_sweep(str(elsewhere / "sweep.yaml"), (), {})
-    assert again.to_file() == asked.to_file()
+    read_back = read_sweep(str(elsewhere / "sweep.yaml"), (), {})
+    assert read_back.to_file() == resolved.to_file()
 
 
-def test_a_recipe_that_is_not_there_when_the_sweep_begins_is_named(asked: SweepConfig) -> None:
+def test_a_missing_recipe_of_a_first_trial_is_reported(resolved: SweepConfig) -> None:
     Path("other.yaml").unlink()
     with pytest.raises(ConfigError, match=r"first_trials 2 \(.*other.yaml\)"):
         read_sweep("sweep.yaml", (), {})

@@ -1,5 +1,6 @@
-"""Simulated sweeps: sums that can be done by hand, and bounds that hold whatever is drawn."""
+"""Forecasts by simulated sweeps: sums computed by hand, and bounds that always hold."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -24,7 +25,7 @@ def cost(seconds: float = 1.0, epochs: int = 4, **changes: float) -> Rehearsal:
     return Rehearsal(1000, 100.0, (stage,), 10**9, 4000, 3600, 10)
 
 
-def test_without_rungs_it_is_arithmetic() -> None:
+def test_without_rungs_a_forecast_is_a_sum() -> None:
     found = forecast([], [cost()], lambda: None, TERMS)
     trial = 100 + 4 * (8 * 1.0 + 2)
     assert found.epochs.low == found.epochs.high == found.max_epochs == 32
@@ -37,7 +38,7 @@ def test_without_rungs_it_is_arithmetic() -> None:
     assert found.disk_bytes == (kept + checkpoints) * 4000 + 3600 + 32 * 10
 
 
-def test_stages_follow_each_other_and_what_is_made_once_is_counted_once_a_slot() -> None:
+def test_stages_add_up_and_one_time_costs_count_once_a_slot() -> None:
     probe = StageCost(3, (5,), ((0.1,),), 1.0, once_seconds=50.0)
     tuned = StageCost(1, (5, 2), ((2.0,), (1.0,)), 4.0)
     trial = Rehearsal(1000, 0.0, (probe, tuned), 1, 1, 1, 1)
@@ -47,8 +48,8 @@ def test_stages_follow_each_other_and_what_is_made_once_is_counted_once_a_slot()
 
 
 def test_epochs_of_heads_alone_share_their_encoder_on_disk() -> None:
-    """Six trials end with their probe and keep 4 epochs of 400 bytes; two, and a pruned one, go on
-    to keep 3 epochs that have an encoder of 3,600 too, and one that has not."""
+    """Six probes keep 4 epochs of 400 bytes. Two whole trials and a pruned one also keep 4 epochs,
+    3 of them with an encoder of 3,600 bytes."""
     probe = StageCost(9, (5,), ((0.1,),), 1.0, is_probe=True, is_frozen=True)
     trial = Rehearsal(1000, 0.0, (probe, StageCost(3, (5,), ((1.0,),), 1.0)), 1, 4000, 3600, 0)
     found = forecast([], [trial], lambda: None, replace(TERMS, num_probes=6))
@@ -56,20 +57,16 @@ def test_epochs_of_heads_alone_share_their_encoder_on_disk() -> None:
     assert found.disk_bytes == kept + 3600 + 2 * 2 * 3 * 4000
 
 
-def test_first_trials_cost_what_they_cost() -> None:
+def test_first_trials_have_costs_of_their_own() -> None:
     found = forecast([cost(10.0)], [cost(1.0)], lambda: None, TERMS)
     assert found.trial_hours.median == pytest.approx((8 * 140 + 4 * 8 * 9) / 3600)
     only = forecast([cost(10.0)], [], lambda: None, TERMS)
     assert only.trial_hours.low == pytest.approx(8 * (100 + 4 * 82) / 3600)
 
 
-@pytest.mark.parametrize("rungs", [SuccessiveHalving(1, 2), MedianStopping(1)])
-def test_rungs_save_epochs(rungs: Rungs) -> None:
-    fresh = {
-        SuccessiveHalving: lambda: SuccessiveHalving(1, 2),
-        MedianStopping: lambda: MedianStopping(1),
-    }
-    found = forecast([], [cost()], fresh[type(rungs)], TERMS)
+@pytest.mark.parametrize("new_rungs", [lambda: SuccessiveHalving(1, 2), lambda: MedianStopping(1)])
+def test_rungs_save_epochs(new_rungs: Callable[[], Rungs]) -> None:
+    found = forecast([], [cost()], new_rungs, TERMS)
     assert 8 <= found.epochs.low < found.epochs.median < found.max_epochs
     assert found.epochs.low < found.epochs.high <= 32
     assert found.hours.low <= found.hours.median <= found.hours.high
@@ -83,7 +80,7 @@ def test_steps_that_vary_widen_the_interval() -> None:
     assert varying.hours.low < steady.hours.median < varying.hours.high
 
 
-def test_no_price_no_money_and_the_same_seed_the_same_forecast() -> None:
+def test_a_forecast_is_reproducible_and_without_a_price_has_no_cost_in_money() -> None:
     terms = Terms(8, 2, 0.0, None, 1, 3)
     first, second = (
         forecast([], [cost(), cost(2.0)], lambda: SuccessiveHalving(1, 2), terms, seed=3)

@@ -1,4 +1,4 @@
-"""Sharing a device: who is asked to train side by side, and what is made of their answers."""
+"""Sharing a device among trials: which shares are measured, and which one is best."""
 
 from pathlib import Path
 from typing import Any
@@ -40,13 +40,13 @@ def test_a_node_is_cut_into_equal_shares(
         assert {key: float(value)} == (of_gpu if place.num_gpus else of_cpu)
 
 
-def test_the_most_steps_a_second_are_best_and_of_equals_the_fewest_trials() -> None:
+def test_the_best_share_has_the_most_steps_a_second_and_of_equals_the_fewest_trials() -> None:
     shares = [Share(1, "a", 2.0), Share(2, "b", 3.0), Share(4, "c", 3.0)]
     assert best(shares).setting == "b"
     assert "2: 1.50, 4: 1.50; best: b" in describe(shares)
 
 
-def test_what_does_not_fit_is_said() -> None:
+def test_shares_that_do_not_fit_are_described() -> None:
     shares = [Share(1, "a", 2.0), Share(2, "b", 1.5), Share(4, "c", None, "out of memory")]
     assert describe(shares).endswith("2: 0.75, 4: does not fit; best: a")
     assert describe([Share(1, "a", 2.0)]).endswith("no more fit; best: a")

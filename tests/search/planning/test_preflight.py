@@ -1,4 +1,4 @@
-"""What is refused before a sweep begins."""
+"""Checks before a sweep begins: its name and its inputs."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ from trainable.data import remote
 from trainable.data.inputs import ChangedInputError, Inputs
 
 
-def test_a_name_whose_sweep_is_being_run_is_refused_with_its_driver(
+def test_the_name_of_a_running_sweep_is_refused_with_its_driver(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "BEAT_SECONDS", 0.05)
@@ -31,31 +31,31 @@ def test_a_name_whose_sweep_is_being_run_is_refused_with_its_driver(
     with pytest.raises(ConfigError, match="'s' already exists"):
         refuse_taken(folder, tracking)
     with Lease(folder.path) as held:
-        words = rf"sweep s is being run by process {os.getpid()} on {held.mine.host}, since 2\d+-"
-        with pytest.raises(ConfigError, match=words):
+        message = rf"sweep s is being run by process {os.getpid()} on {held.mine.host}, since 2\d+-"
+        with pytest.raises(ConfigError, match=message):
             refuse_taken(folder, tracking)
 
 
-def test_what_the_trials_read_is_fixed_when_the_sweep_begins(
+def test_inputs_are_recorded_when_the_sweep_begins(
     tmp_path: Path, tiny_data: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each folder at a URI is listed once; the encoders that the search may draw are among them."""
+    """Each folder at a URI is listed once, those of searched encoders too."""
     data = Path(shutil.copytree(tiny_data, tmp_path / "data"))
     uri, encoder = f"file://{data}", f"file://{tiny_encoder}"
     listed: list[str] = []
-    once = remote.listing
+    listing = remote.listing
     monkeypatch.setattr(
-        "search.planning.preflight.listing", lambda uri: listed.append(uri) or once(uri)
+        "search.planning.preflight.listing", lambda uri: listed.append(uri) or listing(uri)
     )
     space = {"model.encoder": {"type": "categorical", "choices": ["bert-base-uncased", encoder]}}
     sweep = sweep_of(tmp_path, config={"data.dir": uri}, space=space)
-    began = read_inputs(sweep, known_configs(sweep))
-    assert sorted(listed) == [uri, encoder] == sorted(began.folders)
-    assert {source.data_dir for source in began.examples} == {uri}
+    inputs = read_inputs(sweep, known_configs(sweep))
+    assert sorted(listed) == [uri, encoder] == sorted(inputs.folders)
+    assert {source.data_dir for source in inputs.examples} == {uri}
     folder = SweepFolder(tmp_path / "runs", "s")
     folder.create(sweep)
-    assert folder.inputs() == Inputs()  # of an older release
-    folder.write_inputs(began)
+    assert folder.inputs() == Inputs()  # as of an older release
+    folder.write_inputs(inputs)
     refuse_other_inputs(folder.inputs(), read_inputs(sweep, known_configs(sweep)))
     file = data / "ids-sst-dev.csv"
     file.write_text(file.read_text() + "x\tnew\ta film\t1\n")
@@ -66,18 +66,14 @@ def test_what_the_trials_read_is_fixed_when_the_sweep_begins(
         folder.inputs()
 
 
-def test_an_encoder_that_is_not_there_is_found_before_the_sweep(
-    tmp_path: Path, tiny_data: Path
-) -> None:
+def test_a_missing_encoder_is_refused_before_the_sweep(tmp_path: Path, tiny_data: Path) -> None:
     config = {"data.dir": str(tiny_data), "model.encoder": "file:///nowhere/at/all"}
     sweep = sweep_of(tmp_path, config=config)
     with pytest.raises(PartialError, match="there is no such folder"):
         read_inputs(sweep, known_configs(sweep))
 
 
-def test_inputs_are_found_below_a_storage_folder_that_was_renamed(
-    tmp_path: Path, tiny_data: Path
-) -> None:
+def test_inputs_in_a_renamed_storage_folder_are_found(tmp_path: Path, tiny_data: Path) -> None:
     data = Path(shutil.copytree(tiny_data, tmp_path / "runs" / "data"))
     folder = SweepFolder(tmp_path / "runs", "s")
     sweep = sweep_of(tmp_path, config={"data.dir": str(data)})

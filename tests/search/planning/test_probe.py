@@ -1,4 +1,4 @@
-"""What a task tells of the place where trials will run, and what the driver makes of several."""
+"""Probes of the nodes on which trials will run, and how the driver combines their reports."""
 
 import multiprocessing
 from collections.abc import Callable, Iterator, Mapping
@@ -23,19 +23,21 @@ def place_of(storage: Path) -> TrialPlacement:
     return TrialPlacement(storage, "s", 1)
 
 
-Elsewhere = Callable[[Path, Path], NodeReport]
+ProbeInProcess = Callable[[Path, Path], NodeReport]
 
 
 @pytest.fixture(scope="module")
-def elsewhere() -> Iterator[Elsewhere]:
-    """What another process finds: locks are between processes."""
+def probe_in_process() -> Iterator[ProbeInProcess]:
+    """Runs a probe in another process: locks are held by processes."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         yield lambda storage, folder: pool.submit(probe, place_of(storage), folder, {}).result()
 
 
-def test_a_shared_folder_is_found_and_answered_in(tmp_path: Path, elsewhere: Elsewhere) -> None:
+def test_a_shared_folder_is_found_and_gets_an_answer(
+    tmp_path: Path, probe_in_process: ProbeInProcess
+) -> None:
     with probe_folder(tmp_path / "runs") as folder:
-        found = elsewhere(tmp_path / "runs", folder)
+        found = probe_in_process(tmp_path / "runs", folder)
         assert found.problems == ()
         assert (folder / found.answer).is_file()
         assert found.versions == versions()
@@ -43,45 +45,45 @@ def test_a_shared_folder_is_found_and_answered_in(tmp_path: Path, elsewhere: Els
     assert list((tmp_path / "runs").iterdir()) == []
 
 
-def test_a_folder_that_is_not_shared_or_not_locked_is_named(
-    tmp_path: Path, elsewhere: Elsewhere
+def test_a_folder_that_is_not_shared_or_not_locked_is_reported(
+    tmp_path: Path, probe_in_process: ProbeInProcess
 ) -> None:
     with probe_folder(tmp_path / "runs") as folder:
-        missing = elsewhere(tmp_path / "runs", folder.parent / "not-there")
+        missing = probe_in_process(tmp_path / "runs", folder.parent / "not-there")
         (folder.parent / "copy").mkdir()
         (folder.parent / "copy" / "driver").write_text("another")
-        copied = elsewhere(tmp_path / "runs", folder.parent / "copy")
+        copied = probe_in_process(tmp_path / "runs", folder.parent / "copy")
     assert "does not exist, or is not the driver's" in missing.problems[0]
     assert "does not have the content that the driver wrote" in copied.problems[0]
     assert "do not work between machines" in copied.problems[1]
 
 
-def test_a_storage_that_takes_nothing_is_refused(tmp_path: Path) -> None:
+def test_a_storage_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"storage .*file"), probe_folder(tmp_path / "file"):
         pass
 
 
-def found_on(host: str, **changes: object) -> NodeReport:
+def report_of(host: str, **changes: object) -> NodeReport:
     return replace(NodeReport(host, "a", "local", 0.5, versions(), 8 * 10**9), **changes)
 
 
-def test_versions_that_differ_and_answers_that_are_not_seen(tmp_path: Path) -> None:
+def test_other_versions_and_missing_answers_are_problems(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("")
-    same = module.with_driver(found_on("one"), tmp_path)
-    assert same.problems == ()
-    older = found_on("two", versions={**versions(), "ray": "2.1.0"}, answer="b")
-    told = module.with_driver(older, tmp_path)
-    assert "the driver does not see" in told.problems[0]
-    assert "ray is 2.1.0; the driver has" in told.problems[1]
-    both = ProbeResults((same, told, told))
+    valid = module.with_driver(report_of("one"), tmp_path)
+    assert valid.problems == ()
+    older = report_of("two", versions={**versions(), "ray": "2.1.0"}, answer="b")
+    checked = module.with_driver(older, tmp_path)
+    assert "the driver does not see" in checked.problems[0]
+    assert "ray is 2.1.0; the driver has" in checked.problems[1]
+    both = ProbeResults((valid, checked, checked))
     assert len(both.problems) == 2
     assert both.problems[0].startswith("two: ")
 
 
 @dataclass
 class Task:
-    """Stands for a remote task: remembers where it was sent and what it was to rehearse."""
+    """A remote task that records its node and the configurations that it is to rehearse."""
 
     sent: list[tuple[str | None, list[str]]]
     node: str | None = None
@@ -93,11 +95,11 @@ class Task:
         self.sent.append((self.node, list(configs)))
         (folder / "a").write_text("")
         costs = {name: Rehearsal(len(self.sent), 1.0, (), 1, 1, 1, 1) for name in configs}
-        return found_on(self.node or "any", rehearsals=costs)
+        return report_of(self.node or "any", rehearsals=costs)
 
 
 @pytest.mark.parametrize("deep", [False, True])
-def test_a_deep_visit_rehearses_the_largest_on_a_node_of_each_type(
+def test_a_deep_probe_rehearses_the_largest_trials_on_a_node_of_each_type(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, deep: bool
 ) -> None:
     head, a1, a2, b1 = (digit * 56 for digit in "1234")
@@ -121,14 +123,15 @@ def test_a_deep_visit_rehearses_the_largest_on_a_node_of_each_type(
     assert sent[0] == (None, names)
     assert sent[1:] == [(node, names[:2]) for node in (a1, b1)] * deep
     assert results.problems == []
-    assert {cost.num_parameters for cost in results.rehearsals.values()} == {1}  # found first
+    num_parameters = {cost.num_parameters for cost in results.rehearsals.values()}
+    assert num_parameters == {1}  # of the first report
 
 
 @pytest.mark.parametrize(
     ("gigabytes", "num_trials", "is_too_large"),
     [(3, 2, False), (5, 2, True), (5, 1, False), (9, 1, True)],
 )
-def test_trials_that_do_not_fit_beside_each_other(
+def test_trials_that_do_not_fit_into_memory_together(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     gigabytes: int,
@@ -138,7 +141,7 @@ def test_trials_that_do_not_fit_beside_each_other(
     node = {"Alive": True, "NodeID": "x", "Resources": {"CPU": 4.0}}
     monkeypatch.setattr(module, "_alive", lambda: [node])
     cost = Rehearsal(1, 1.0, (), gigabytes * 10**9, 1, 1, 1)
-    results = ProbeResults((found_on("one", rehearsals={"largest": cost}),))
+    results = ProbeResults((report_of("one", rehearsals={"largest": cost}),))
     problems = list(memory_problems(results, place_of(tmp_path), num_trials))
     assert len(problems) == is_too_large
     assert all(f"{num_trials} x {gigabytes}.0 GB" in line for line in problems)
