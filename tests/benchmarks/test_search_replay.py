@@ -40,8 +40,7 @@ def landscape(benchmark: ModuleType) -> ModuleType:
 
 
 def curve_of(params: dict[str, Any]) -> tuple[float, ...]:
-    """A world without noise, whose best point has a learning rate of 1e-3 and the full MNR
-    weight."""
+    """A curve without noise; best with a learning rate of 1e-3 and the largest MNR weight."""
     top = 0.7 - 0.05 * abs(math.log10(params["probe.lr"]) + 3)
     top += 0.02 * math.log10(params["loss.mnr.weight"]) if params["loss.mnr.enabled"] else 0
     return tuple(top - 0.2 / epoch for epoch in range(1, NUM_EPOCHS + 1))
@@ -81,7 +80,7 @@ def endless(world: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     return world
 
 
-def test_without_a_scheduler_each_epoch_of_each_trial_is_spent_once(
+def test_without_a_scheduler_each_trial_runs_all_epochs_once(
     benchmark: ModuleType, endless: Any
 ) -> None:
     sweep = sweep_of(benchmark, "search.num_samples=7", "scheduler.name=none")
@@ -98,7 +97,7 @@ def test_a_stopped_trial_costs_the_epochs_that_it_ran(benchmark: ModuleType, end
     assert len(trace.regret) == sum(trace.epochs) < 30 * NUM_EPOCHS / 2
 
 
-def test_a_paused_trial_goes_on_where_it_paused(benchmark: ModuleType, endless: Any) -> None:
+def test_a_promoted_trial_continues_where_it_paused(benchmark: ModuleType, endless: Any) -> None:
     sweep = sweep_of(benchmark, "search.num_samples=30", "scheduler.name=asha")
     trace = benchmark.replay(sweep, endless, max_epochs=10_000)
     assert len(trace.epochs) == 30
@@ -107,12 +106,12 @@ def test_a_paused_trial_goes_on_where_it_paused(benchmark: ModuleType, endless: 
     assert len(trace.regret) == sum(trace.epochs) < 30 * NUM_EPOCHS / 2
 
 
-def test_a_replay_ends_with_its_epochs(benchmark: ModuleType, endless: Any) -> None:
+def test_a_replay_ends_after_its_number_of_epochs(benchmark: ModuleType, endless: Any) -> None:
     trace = benchmark.replay(sweep_of(benchmark), endless, max_epochs=33)
     assert len(trace.regret) == sum(trace.epochs) == 33
 
 
-def test_the_same_seed_replays_the_same(benchmark: ModuleType, world: Any) -> None:
+def test_replays_are_reproducible_by_seed(benchmark: ModuleType, world: Any) -> None:
     first, again, other = (
         benchmark.replay(sweep_of(benchmark, f"search.seed={seed}"), world, max_epochs=200)
         for seed in (1, 1, 2)
@@ -135,13 +134,13 @@ def test_a_replay_counts_the_epochs_up_to_a_target(benchmark: ModuleType) -> Non
     assert trace.epochs_to(0.01) == math.inf
 
 
-def test_a_trial_that_is_left_out_is_told_from_the_others(world: Any) -> None:
+def test_a_left_out_trial_is_predicted_from_the_others(world: Any) -> None:
     found = world.landscape.check()
     assert found["process: rank correlation"] > 0.95 > found["nearest: rank correlation"]
     assert found["process: rmse"] < found["nearest: rmse"] < found["standard deviation"]
 
 
-def test_noise_is_of_the_size_that_the_process_found(landscape: ModuleType) -> None:
+def test_noise_has_the_estimated_size(landscape: ModuleType) -> None:
     rng = np.random.default_rng(1)
     noisy = [
         landscape.Recorded(

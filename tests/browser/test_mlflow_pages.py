@@ -1,5 +1,5 @@
-"""A sweep in MLflow's UI, as a person sees it: its trials best first, compared and drawn, its own
-page, a trial's, and the registered model's.
+"""A sweep in MLflow's UI: its list of trials, charts, a comparison, and the pages of the sweep, a
+trial and a registered model.
 
 Needs Chromium (Debian's `chromium`); `ENSWEEP_SCREENSHOTS=docs` draws the documentation's pictures.
 """
@@ -58,7 +58,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Path
 
 @pytest.fixture(scope="module")
 def address(storage: Path) -> Iterator[str]:
-    """What `ensweep ui` says to open; its server runs meanwhile."""
+    """The address that `ensweep ui` prints; its server runs until the tests end."""
     port = free_port()
     call = "from ensweep.cli.app import main; main()"
     command = [sys.executable, "-c", call, "ui", "--storage", str(storage), "--port", str(port)]
@@ -82,10 +82,10 @@ def address(storage: Path) -> Iterator[str]:
 
 @pytest.fixture
 def tab() -> Iterator["Page"]:
-    """An empty one."""
+    """An empty tab of a browser."""
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     with api.sync_playwright() as playwright:
-        # a container's root has no sandbox to give
+        # root in a container has no sandbox
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         tab = browser.new_page(viewport={"width": 1500, "height": 1500})
         tab.set_default_timeout(PATIENCE)
@@ -106,8 +106,8 @@ def _close_assistant(tab: "Page") -> None:
     tab.get_by_role("button", name="Close").first.click()
 
 
-def _draw(tab: "Page", name: str, tmp_path: Path) -> None:
-    """A screenshot for the documentation, or for nobody."""
+def _screenshot(tab: "Page", name: str, tmp_path: Path) -> None:
+    """Take a screenshot, for the documentation with `ENSWEEP_SCREENSHOTS`."""
     picture = Path(os.environ.get("ENSWEEP_SCREENSHOTS") or tmp_path) / name
     tab.screenshot(path=picture)
     assert picture.stat().st_size > 30_000
@@ -127,7 +127,7 @@ def best_three(storage: Path) -> list[RunRecord]:
 
 def test_the_list_is_the_leaderboard(page: "Page", storage: Path, tmp_path: Path) -> None:
     text = page.locator("body").inner_text()
-    page.set_viewport_size({"width": 3200, "height": 1000})  # columns out of sight are not there
+    page.set_viewport_size({"width": 3200, "height": 1000})  # only columns in view are rendered
     page.locator("[col-id='metrics.`best/dev/similarity/pearson`']").first.wait_for()
     positions = [text.index(f"\n{run.trial} ") for run in best_three(storage)]  # and its settings
     assert positions == sorted(positions)
@@ -138,26 +138,26 @@ def test_the_list_is_the_leaderboard(page: "Page", storage: Path, tmp_path: Path
     lefts = [box["x"] for name in COLUMNS if (box := places[name]) is not None]
     assert lefts == sorted(lefts)
     assert len(lefts) == len(COLUMNS)
-    _draw(page, "list-runs.png", tmp_path)
+    _screenshot(page, "list-runs.png", tmp_path)
 
 
-def test_a_chart_has_a_task_s_train_and_dev(page: "Page", tmp_path: Path) -> None:
+def test_charts_have_the_train_and_dev_loss_of_each_task(page: "Page", tmp_path: Path) -> None:
     page.locator('label:has(input[value="CHART"])').click()
     for task in ("sentiment", "paraphrase", "similarity"):
         page.get_by_text(f"train/{task}/loss vs dev/{task}/loss").first.wait_for()
     page.locator(".js-plotly-plot").nth(3).wait_for()
-    _draw(page, "chart-runs.png", tmp_path)
+    _screenshot(page, "chart-runs.png", tmp_path)
 
 
 def test_the_experiment_opens_on_its_runs(tab: "Page", address: str) -> None:
-    """By its address alone the UI of MLflow 3.17 goes where its switch at the top left says."""
+    """Without `workflowType` MLflow 3.17 opens the view of the switch at its top left."""
     tab.goto(re.sub(r"/runs\?.*", "?workflowType=machine_learning", address))
     _checkboxes(tab).first.wait_for()
     tab.get_by_text("matching runs").wait_for()
     assert SWEEP in tab.locator("body").inner_text()
 
 
-def test_the_sweep_s_page_says_what_came_of_it(
+def test_the_sweeps_page_has_its_result_and_links_the_best_trial(
     tab: "Page", address: str, storage: Path, tmp_path: Path
 ) -> None:
     tracking = resolve_tracking(storage)
@@ -173,11 +173,11 @@ def test_the_sweep_s_page_says_what_came_of_it(
     assert "best/dev/overall" in text
     link = tab.get_by_role("link", name=best.trial, exact=True).first
     assert f"/runs/{best.run_id}" in str(link.get_attribute("href"))
-    _draw(tab, "sweep-run.png", tmp_path)
+    _screenshot(tab, "sweep-run.png", tmp_path)
     tab.goto(f"{tab.url.partition('?')[0].replace(run.info.run_id, best.run_id)}/system-metrics")
     tab.get_by_text("process_cpu_percentage").first.wait_for()
     tab.locator(".js-plotly-plot").first.wait_for()
-    _draw(tab, "system-metrics.png", tmp_path)
+    _screenshot(tab, "system-metrics.png", tmp_path)
 
 
 def test_the_registered_model_is_described(tab: "Page", address: str, tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_the_registered_model_is_described(tab: "Page", address: str, tmp_path: 
     text = tab.locator("body").inner_text()
     for word in ("selective", "sentiment,paraphrase,similarity", "sentence"):
         assert word in text
-    _draw(tab, "model-version.png", tmp_path)
+    _screenshot(tab, "model-version.png", tmp_path)
 
 
 def test_three_runs_are_compared(page: "Page", storage: Path, tmp_path: Path) -> None:
@@ -216,4 +216,4 @@ def test_three_runs_are_compared(page: "Page", storage: Path, tmp_path: Path) ->
         assert f"best/{name}" in lines
     for run in runs:
         assert f"{run.overall:.3f}".rstrip("0") in lines
-    _draw(page, "compare-runs.png", tmp_path)
+    _screenshot(page, "compare-runs.png", tmp_path)

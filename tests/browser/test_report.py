@@ -1,4 +1,4 @@
-"""A sweep's report in a browser: it draws, says nothing to the console, asks nobody for anything.
+"""A sweep's report in a browser: it is drawn without console messages and without a network.
 
 Needs Chromium (Debian's `chromium`).
 """
@@ -22,21 +22,23 @@ pytestmark = [
 ]
 
 
-def test_the_page_draws_alone_and_in_silence(tiny_data: Path, tmp_path: Path) -> None:
+def test_the_page_is_drawn_without_console_messages_and_network(
+    tiny_data: Path, tmp_path: Path
+) -> None:
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     folder = scored_sweep(tmp_path, tiny_data, num_trials=12)
     log_choice(tmp_path)
     report = sweep_report(folder, resolve_tracking(tmp_path), tmp_path / ".cache")
     page_file = write_report(report, tmp_path / "report", "demo", is_interactive=True).html
-    said, asked = list[str](), list[str]()
+    messages, urls = list[str](), list[str]()
     with api.sync_playwright() as playwright:
-        # a container's root has no sandbox to give
+        # root in a container has no sandbox
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1240, "height": 1000})
         page.set_default_timeout(PATIENCE)
-        page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url))
+        page.on("console", lambda message: messages.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: messages.append(str(error)))
+        page.on("request", lambda request: urls.append(request.url))
         page.goto(page_file.as_uri())
         page.locator(".plot .main-svg").nth(len(report.plots) - 1).wait_for(state="attached")
         drawn = page.locator(".plot").evaluate_all(
@@ -47,10 +49,10 @@ def test_the_page_draws_alone_and_in_silence(tiny_data: Path, tmp_path: Path) ->
         picture = tmp_path / "report.png"
         page.screenshot(path=picture)
         browser.close()
-    outside = [url for url in asked if not url.startswith(("file:", "data:", "blob:"))]
-    assert (said, outside) == ([], [])
+    outside = [url for url in urls if not url.startswith(("file:", "data:", "blob:"))]
+    assert (messages, outside) == ([], [])
     assert drawn == len(report.plots) > 10
     assert text.index("Ship ") < text.index("Leaderboard\n")
-    assert "OSError: <b>no</b> space" in text  # as text
-    assert width == 1240  # nothing sticks out
+    assert "OSError: <b>no</b> space" in text  # escaped
+    assert width == 1240  # nothing is wider than the window
     assert picture.stat().st_size > 50_000

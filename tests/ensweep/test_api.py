@@ -28,7 +28,7 @@ def run(code: str, folder: Path) -> str:
     return done.stdout
 
 
-def test_three_lines(tiny_bundle: Path) -> None:
+def test_a_bundle_predicts(tiny_bundle: Path) -> None:
     ensemble = ensweep.load(str(tiny_bundle))
     frame = ensemble.predict(["a warm and moving film"], task="sentiment")
     assert frame["label"][0] in range(5)
@@ -44,7 +44,7 @@ def test_a_moved_bundle_needs_nothing_else(
     assert ensweep.load("moved").predict("a film").equals(expected)
 
 
-def test_probabilities_are_those_of_the_labels(tiny_bundle: Path) -> None:
+def test_probabilities_match_the_labels(tiny_bundle: Path) -> None:
     ensemble = ensweep.load(tiny_bundle)
     found = ensemble.predict_proba(["a warm film", "a dull story"], task="sentiment")
     assert list(found.columns) == [0, 1, 2, 3, 4]
@@ -52,8 +52,8 @@ def test_probabilities_are_those_of_the_labels(tiny_bundle: Path) -> None:
     labels = ensemble.predict(["a warm film", "a dull story"], task="sentiment")["label"]
     assert found.idxmax(axis=1).to_list() == labels.to_list()
     pair = ensemble.predict_proba([PAIR], task="paraphrase")
-    said = ensemble.predict([PAIR], task="paraphrase")
-    assert pair[1].to_list() == said["probability"].to_list()
+    predicted = ensemble.predict([PAIR], task="paraphrase")
+    assert pair[1].to_list() == predicted["probability"].to_list()
     assert pair.sum(axis=1).to_list() == pytest.approx([1], rel=1e-6)
     with pytest.raises(ensweep.ConfigError, match="similarity: the task predicts scores"):
         ensemble.predict_proba([PAIR], task="similarity")
@@ -75,11 +75,10 @@ def test_a_bundle_is_scored_and_shown(tiny_bundle: Path, tiny_data: Path) -> Non
         assert word in ensemble._repr_html_()
 
 
-def test_a_sweep_is_a_table_an_ensemble_and_a_bundle(
+def test_a_sweep_has_a_leaderboard_an_ensemble_and_a_bundle(
     tiny_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr("ensweep.api.find_sweep", SweepFolder)  # without the file of its settings
+    monkeypatch.setattr("ensweep.api.find_sweep", SweepFolder)  # it has no sweep file
     sweep = ensweep.Sweep("tiny", tiny_runs)
     board = sweep.leaderboard()
     assert board["rank"].to_list() == [1, 2]
@@ -95,28 +94,28 @@ def test_a_sweep_is_a_table_an_ensemble_and_a_bundle(
     assert (scores["low"] <= scores["gain"]).all()
     assert choice.verdict in repr(choice)
     assert "best single" in choice._repr_html_()
-    monkeypatch.setattr("ensemble.export.write.choose_ensemble", None)  # it is logged: taken
+    monkeypatch.setattr("ensemble.export.write.choose_ensemble", None)  # the logged one is used
     bundle = choice.export(tmp_path / "bundle")
     assert len(bundle.bundle.contents.members) == 2
 
 
-def test_what_comes_from_data_is_escaped() -> None:
+def test_html_is_escaped() -> None:
     table = pd.DataFrame({"label": ["<script>alert(1)</script>"]})
     shown = as_html("<b>sweep</b>", table)
     assert "<script>" not in shown
     assert "<b>" not in shown
 
 
-def test_a_sweep_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_sweep_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ensweep.NothingUsableError, match="no sweep 'none' in"):
         ensweep.Sweep("none", tmp_path)
 
 
-def test_settings_are_those_of_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Any] = []
+def test_settings_and_options_of_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweeps: list[Any] = []
 
     def run(sweep: SweepConfig, name: str, storage: Path, tracking: Any) -> SweepResult:
-        asked.append(sweep)
+        sweeps.append(sweep)
         SweepFolder(storage, name).create(sweep)
         return SweepResult(name, storage / name, (), (), (), Usage(), ("Ctrl-C", 130))
 
@@ -125,7 +124,7 @@ def test_settings_are_those_of_the_command(tmp_path: Path, monkeypatch: pytest.M
     given = {"name": "mine", "storage": tmp_path, "num_samples": 3, "max_hours": 0.5}
     sweep = ensweep.sweep("demo", tmp_path / "data", settings=settings, **given)
     assert (sweep.name, sweep.result and sweep.result.stop) == ("mine", ("Ctrl-C", 130))
-    (resolved,) = asked
+    (resolved,) = sweeps
     base = resolved.base().settings
     assert {key: base[key] for key in settings} == settings
     assert base["data.dir"] == str(tmp_path / "data")
@@ -150,7 +149,7 @@ def test_the_version() -> None:
         ensweep.save
 
 
-def test_completion_offers_what_is_imported_later() -> None:
+def test_dir_lists_names_that_are_imported_lazily() -> None:
     assert {"sweep", "load", "Sweep", "ConfigError"} <= set(dir(ensweep))
     assert all(hasattr(ensweep, name) for name in dir(ensweep))
 
@@ -180,7 +179,7 @@ def test_a_tampered_bundle_is_refused_before_anything_is_loaded(
     assert run(code, tmp_path).split("\n")[:2] == ["6", "[]"]
 
 
-def test_a_bundle_does_not_tell_where_it_was_made(
+def test_a_bundle_contains_no_paths_of_this_machine(
     tiny_bundle: Path, tiny_runs: Path, tiny_encoder: Path, tiny_data: Path
 ) -> None:
     for path in tiny_bundle.rglob("*"):

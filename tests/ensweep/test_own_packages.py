@@ -1,4 +1,4 @@
-"""Our packages are imported, whatever modules are in the folder in which Python was started."""
+"""Our packages are imported, not modules of their names in the current folder."""
 
 import os
 import subprocess
@@ -12,8 +12,8 @@ NAMES = ("mlflow_setup", "trainable", "ensemble", "search")
 
 
 @pytest.fixture
-def beside(tmp_path: Path) -> Path:
-    """A folder with the user's modules, which have the names of our packages."""
+def user_folder(tmp_path: Path) -> Path:
+    """A folder with modules of the user that have the names of our packages."""
     for name in NAMES[:2]:
         (tmp_path / f"{name}.py").write_text("raise RuntimeError('the user's own')\n")
     for name in NAMES[2:]:
@@ -33,29 +33,31 @@ def python(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_command_runs_ours(beside: Path) -> None:
-    done = python(beside, "-m", "ensweep", "recipes")
+def test_the_command_imports_our_packages(user_folder: Path) -> None:
+    done = python(user_folder, "-m", "ensweep", "recipes")
     assert done.returncode == 0, done.stderr
     assert "baseline" in done.stdout
 
 
-def test_a_notebook_gets_ours(beside: Path) -> None:
+def test_a_notebook_imports_our_packages(user_folder: Path) -> None:
     code = f"import ensweep, importlib as i\nfor n in {NAMES}: print(i.import_module(n).__file__)"
-    done = python(beside, "-c", code)
+    done = python(user_folder, "-c", code)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [str(ROOT / name / "__init__.py") for name in NAMES]
 
 
 @pytest.mark.parametrize("name", NAMES[2:])
-def test_a_foreign_module_that_is_imported_already_is_named(beside: Path, name: str) -> None:
-    done = python(beside, "-c", f"import {name}, ensweep")
+def test_a_foreign_module_that_is_already_imported_is_reported(
+    user_folder: Path, name: str
+) -> None:
+    done = python(user_folder, "-c", f"import {name}, ensweep")
     assert done.returncode != 0
     last = done.stderr.splitlines()[-1]
     assert last.startswith(f"ImportError: ensweep has a package {name}, and ")
-    assert str(beside / name / "__init__.py") in last
+    assert str(user_folder / name / "__init__.py") in last
     assert "import ensweep before it" in last
 
 
-def test_ours_imported_first_are_no_foreign_ones() -> None:
+def test_our_packages_may_be_imported_first() -> None:
     done = python(ROOT, "-c", "import search, ensemble, ensweep, trainable; ensweep.own_packages()")
     assert done.returncode == 0, done.stderr

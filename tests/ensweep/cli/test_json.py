@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from ensweep.cli.app import app
 
-WITHOUT = {
+WITHOUT_JSON = {
     *("ui", "serve"),  # run until they are stopped
     *(f"{noun} {verb}" for noun in ("recipes", "sweeps", "studies") for verb in ("show", "copy")),
 }
@@ -26,10 +26,10 @@ def _leaves(of: Any, *path: str) -> Iterator[tuple[str, Any]]:
         yield " ".join(path), of
 
 
-def test_every_command_that_ends_has_it() -> None:
+def test_every_command_that_ends_has_the_option() -> None:
     leaves = dict(_leaves(typer.main.get_command(app)))
     has = {name: any("--json" in each.opts for each in of.params) for name, of in leaves.items()}
-    assert {name for name, there in has.items() if not there} == WITHOUT
+    assert {name for name, there in has.items() if not there} == WITHOUT_JSON
 
 
 def _json(*words: str | Path) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def _json(*words: str | Path) -> dict[str, Any]:
     return found
 
 
-def test_of_data_that_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_json_of_written_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "sample"
     found = _json("data", "sample", folder, "--seed", 3, "--train-rows", 5, "--dev-rows", 5)
     assert found == {
@@ -61,7 +61,7 @@ def test_of_data_that_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("is_dry", [True, False])
-def test_of_data_that_are_imported(tmp_path: Path, is_dry: bool) -> None:
+def test_json_of_imported_data(tmp_path: Path, is_dry: bool) -> None:
     reviews, folder = tmp_path / "reviews.csv", tmp_path / "data"
     rows = (f"the film {n} was long,{('bad', 'good')[n % 2]}\n" for n in range(80))
     reviews.write_text("text,verdict\n" + "".join(rows))
@@ -78,7 +78,7 @@ def test_of_data_that_are_imported(tmp_path: Path, is_dry: bool) -> None:
         assert found == {**files, "data": str(folder), "tasks": ["reviews"]}
 
 
-def test_of_a_bundle_that_is_pushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_json_of_a_pushed_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ensemble.export.push.push", lambda *_, is_private: "https://hub/c/1")
     found = _json("push", tmp_path, "me/reviews")
     assert found == {"folder": str(tmp_path), "repo": "me/reviews", "commit": "https://hub/c/1"}

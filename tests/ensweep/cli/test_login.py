@@ -19,11 +19,11 @@ from mlflow_setup.errors import EnsweepError
 from mlflow_setup.filesystem.storage import TEMPORARY
 from search.storage.sweep_folder import SWEEP_FILE
 
-SILENT = {
-    "ui": "a server shows its runs itself: its address is printed",
-    "stop": "speaks to the driver, through the sweep's folder",
+WITHOUT_LOGIN = {
+    "ui": "prints the address of the server",
+    "stop": "reaches the driver through the sweep's folder",
     "compress": "its teacher is a bundle",
-    "submit": "speaks to the cluster, whose nodes speak to the server",
+    "submit": "sends a job to the cluster, whose nodes use the server",
 }
 TRAIN = ["--data-dir", "DATA", "model.encoder=ENCODER", "train.num_epochs=1"]
 WORDS = {
@@ -42,14 +42,14 @@ WORDS = {
     "register": ["BUNDLE"],
     "serve": ["models:/reviews@champion"],
     "sync": ["tiny"],
-    "gc": ["tiny"],  # it has freed space by then
+    "gc": ["tiny"],  # it deletes files first
     "delete": ["tiny", "--yes"],
 }
 EXIT_CODES = {"gc": 4, "report": 0}
-"""What was asked for is done, but MLflow has missed it. Otherwise 2."""
+"""These do their work, but cannot log it in MLflow. Of the others: 2."""
 
 
-class _AsksForALogin(BaseHTTPRequestHandler):
+class _Unauthorized(BaseHTTPRequestHandler):
     def _refuse(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.send_response(401)
@@ -59,12 +59,12 @@ class _AsksForALogin(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _refuse
 
     def log_message(self, *_: object) -> None:
-        """Nothing."""
+        """Print nothing."""
 
 
 @pytest.fixture(scope="module")
 def uri() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), _AsksForALogin) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Unauthorized) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
@@ -83,16 +83,16 @@ def storage(tiny_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_command_with_a_tracking_server_is_in_the_table() -> None:
     commands: Any = typer.main.get_command(app)
-    takes = {
+    accepting = {
         name
         for name, command in commands.commands.items()
         if any(each.name == "tracking_uri" for each in command.params)
     }
-    assert takes == {*WORDS, *SILENT}
+    assert accepting == {*WORDS, *WITHOUT_LOGIN}
 
 
 @pytest.mark.parametrize("command", WORDS)
-def test_a_login_that_is_missing_is_named(
+def test_a_missing_login_is_reported_with_its_variables(
     command: str,
     uri: str,
     storage: Path,
@@ -115,13 +115,13 @@ def test_a_login_that_is_missing_is_named(
     result = CliRunner().invoke(
         app, [command, *words, "--storage", str(storage), "--tracking-uri", uri]
     )
-    told = result.output
+    output = result.output
     if isinstance(result.exception, EnsweepError):
-        told += str(result.exception)
+        output += str(result.exception)
         code = result.exception.exit_code
     else:
-        assert isinstance(result.exception, SystemExit | None), (told, result.exception)
+        assert isinstance(result.exception, SystemExit | None), (output, result.exception)
         code = result.exit_code
-    assert code == EXIT_CODES.get(command, 2), told
-    assert "MLFLOW_TRACKING_USERNAME" in told
-    assert "401" in told
+    assert code == EXIT_CODES.get(command, 2), output
+    assert "MLFLOW_TRACKING_USERNAME" in output
+    assert "401" in output

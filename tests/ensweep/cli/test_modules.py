@@ -28,7 +28,7 @@ for command in sys.argv[1:]:
 """
 
 
-def test_looking_at_runs_and_choosing_among_them_loads_neither_models_nor_mlflow(
+def test_commands_that_read_runs_import_no_slow_modules(
     tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A sweep whose ensemble was chosen before, so that the choice and the time per sentence are

@@ -29,9 +29,7 @@ def storage(tiny_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.delenv("ENSWEEP_STORAGE", raising=False)
+def _empty_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
@@ -50,12 +48,12 @@ def next_of(text: str) -> list[list[str]]:
 
 
 def parsed(words: list[str]) -> Any:
-    """Run a command line; raises its error."""
+    """Parse a command line; raises its error."""
     command: Any = typer.main.get_command(app)
     return command.commands[words[0]].make_context(words[0], words[1:])
 
 
-def test_from_ensemble_to_predictions(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_from_ensemble_to_predictions(storage: Path) -> None:
     """Each command is the one that the previous command printed."""
     uri = f"sqlite:///{storage / 'mlflow.db'}"
     words = ["ensemble", "tiny", "--storage", str(storage), "--tracking-uri", uri]
@@ -70,8 +68,8 @@ def test_from_ensemble_to_predictions(storage: Path, monkeypatch: pytest.MonkeyP
     assert parsed(serve).params["tracking_uri"] == uri
 
 
-def test_of_a_sweep_that_has_ended_or_was_stopped(
-    storage: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_after_a_sweep_that_has_ended_or_was_stopped(
+    storage: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = SweepFolder(storage, "tiny")
     place, facts = Place(storage), ((), (), Usage())
@@ -91,7 +89,7 @@ def test_of_a_sweep_that_has_ended_or_was_stopped(
     assert parsed(shlex.split(line)[1:]).params["storage"] == storage
 
 
-def test_of_a_soup(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_a_soup(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ensemble.soup.trial import Soup
 
     made = Soup("soup", "id", storage / "tiny", ("a@1", "b@1"), 2, {}, 0.6, 0.5)
@@ -101,7 +99,7 @@ def test_of_a_soup(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (ensemble[0], parsed(ensemble).params["storage"]) == ("ensemble", storage)
 
 
-def test_no_command_is_spelled_by_hand() -> None:
+def test_no_next_line_is_formatted_by_hand() -> None:
     """Storage options and quoting are handled at one place."""
     texts = {path.name: path.read_text(encoding="utf-8") for path in CLI.rglob("*.py")}
     assert [name for name, text in texts.items() if "next: ensweep" in text] == []

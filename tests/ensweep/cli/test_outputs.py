@@ -11,7 +11,7 @@ from ensweep.cli.app import app
 from mlflow_setup.errors import ConfigError
 
 CLOSED = Path("/proc/self/task/none")
-"""Not even root makes anything there."""
+"""Not even root can create anything there."""
 COMMANDS = {
     "predict": ["predict", "/nowhere", "--text", "a", "--output"],
     "export": ["export", "none", "--output"],
@@ -25,7 +25,7 @@ COMMANDS = {
 
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("place", ["closed", "below a file"])
-def test_what_cannot_be_written_is_refused_before_the_work(
+def test_an_output_that_cannot_be_written_is_refused_first(
     command: str,
     place: str,
     tiny_bundle: Path,
@@ -44,7 +44,7 @@ def test_what_cannot_be_written_is_refused_before_the_work(
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_what_is_for_others_has_the_modes_that_the_umask_leaves(
+def test_outputs_have_the_permissions_that_the_umask_leaves(
     tiny_runs: Path, tiny_bundle: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
     storage = ["--storage", str(tiny_runs)]
@@ -93,24 +93,18 @@ WRITTEN = {
 }
 
 
-def refused_uri(words: list[str], option: str, folder: Path) -> None:
-    result = CliRunner().invoke(app, words)
-    assert isinstance(result.exception, ConfigError), result.exception
-    assert result.exception.problem.startswith(f"{option} s3://bucket/runs: is a storage URI")
-    assert result.exception.fix
-    assert not list(folder.iterdir())
-
-
 @pytest.mark.parametrize("command", STORED)
-@pytest.mark.parametrize("how", ["option", "environment"])
+@pytest.mark.parametrize("given_by", ["option", "environment"])
 def test_a_storage_uri_needs_a_tracking_server(
-    command: str, how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: str, given_by: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An SQLite file can be neither in an object store nor in the local folder `./s3:`."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setenv("ENSWEEP_STORAGE", "s3://bucket/runs" if how == "environment" else "runs")
-    more = ["--storage", "s3://bucket/runs"] if how == "option" else []
+    monkeypatch.setenv(
+        "ENSWEEP_STORAGE", "s3://bucket/runs" if given_by == "environment" else "runs"
+    )
+    more = ["--storage", "s3://bucket/runs"] if given_by == "option" else []
     result = CliRunner().invoke(app, [*STORED[command], *more])
     assert isinstance(result.exception, ConfigError), result.exception
     assert result.exception.problem.startswith("--storage s3://bucket/runs: MLflow's database")
@@ -119,10 +113,14 @@ def test_a_storage_uri_needs_a_tracking_server(
 
 
 @pytest.mark.parametrize("command", WRITTEN)
-def test_nothing_is_written_to_a_uri(
+def test_commands_that_write_files_refuse_a_storage_uri(
     command: str, tmp_path: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     words, option = WRITTEN[command]
     places = {"URI": "s3://bucket/runs", "BUNDLE": str(tiny_bundle)}
-    refused_uri([places.get(word, word) for word in words], option, tmp_path)
+    result = CliRunner().invoke(app, [places.get(word, word) for word in words])
+    assert isinstance(result.exception, ConfigError), result.exception
+    assert result.exception.problem.startswith(f"{option} s3://bucket/runs: is a storage URI")
+    assert result.exception.fix
+    assert not list(tmp_path.iterdir())

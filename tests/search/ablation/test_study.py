@@ -80,6 +80,7 @@ def test_the_study_of_the_paper_combines_those_of_both_figures() -> None:
 @pytest.mark.parametrize("name", ["figure2", "further", "signs"])
 def test_ablations_have_ten_epochs_and_a_learning_rate_that_falls_by_4e_7(name: str) -> None:
     study = read_study(name, 1, environment={})
+    assert study.sweep.first_trials
     for number in range(len(study.sweep.first_trials)):
         config = from_flat(study.sweep.first(number)[0].settings)
         last = config.train.num_epochs

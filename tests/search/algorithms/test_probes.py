@@ -50,6 +50,7 @@ def _run(searcher: OptunaSearcher, values: dict[str, float]) -> dict[str, dict[s
 
 def test_the_first_trials_are_probes_that_search_settings_of_heads(tmp_path: Path) -> None:
     ran = _run(OptunaSearcher(sweep_of(tmp_path)), {})
+    assert len(ran) == 9
     for name, trial in ran.items():
         is_probe = name in ("0001-lp-ft", "0002", "0003", "0004")
         assert set(trial["searched"]) == (OF_HEADS if is_probe else set(SPACE)), name

@@ -1,4 +1,4 @@
-"""The driver's side of a trial: decisions, outcomes, what is kept of pruned trials."""
+"""The driver's part in a trial: decisions, outcomes, and weights of pruned trials."""
 
 import os
 import time
@@ -12,7 +12,6 @@ from mlflow_setup.filesystem.atomic import atomic_folder, write_atomic
 from mlflow_setup.filesystem.manifest import write_manifest
 from mlflow_setup.schema import AttemptRecord, EpochRecord, Outcome, OutcomeRecord
 from search.algorithms.rungs import Promotion, SuccessiveHalving
-from search.storage.garbage import near_top
 from search.storage.sweep_folder import SweepFolder
 from trainable.storage.trial_folder import TrialFolder
 
@@ -32,10 +31,10 @@ def test_a_stopped_trial_is_pruned_with_the_schedulers_reason(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("rungs", [SuccessiveHalving(1, 2), Promotion(1, 2)])
-def test_the_disk_is_waited_for_where_a_trial_ends_or_pauses(
+def test_only_decisions_to_stop_or_pause_are_synced_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rungs: SuccessiveHalving
 ) -> None:
-    """That one goes on is decided anew, should the machine be lost before the disk has it."""
+    """A decision to continue is made again if it is lost with the machine."""
     later, synced = list[Path](), list[int]()
     sweep = Sweep(tmp_path, sync_later=later.append)
     sweep.scheduler.rungs = rungs
@@ -89,7 +88,7 @@ def test_a_trial_keeps_the_outcome_that_it_wrote_itself(tmp_path: Path) -> None:
     assert folder.kept_epochs() == [1]
 
 
-def test_a_replayed_epoch_is_seen_once(tmp_path: Path) -> None:
+def test_a_replayed_epoch_counts_once(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path)
     trial = sweep.start("0001")
     sweep.epoch(trial, 1, 0.7)
@@ -122,7 +121,7 @@ def test_a_pruned_member_of_a_chosen_ensemble_keeps_its_weights(tmp_path: Path) 
     for content, name, overall, kept in (
         ('{"members": [{"trial": "0002"}]}', "0002", 0.6, [1]),
         ('{"members": [{"trial": "0002"}]}', "0003", 0.5, []),
-        ("{", "0004", 0.4, [1]),  # who knows whose weights it keeps
+        ("{", "0004", 0.4, [1]),  # damaged: it may name any trial
     ):
         note.write_text(content)
         pruned = sweep.start(name)
@@ -132,7 +131,7 @@ def test_a_pruned_member_of_a_chosen_ensemble_keeps_its_weights(tmp_path: Path) 
     assert sweep.folder("0002").kept_epochs() == [1]
 
 
-def test_a_folder_that_cannot_be_written_to_stops_the_sweep_in_order(
+def test_a_folder_that_cannot_be_written_stops_the_sweep(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep = Sweep(tmp_path)
@@ -151,7 +150,7 @@ def test_a_folder_that_cannot_be_written_to_stops_the_sweep_in_order(
     assert sweep.switch.exit_code == 75
 
 
-def test_a_trial_whose_disk_is_full_stops_the_sweep_and_may_run_on(tmp_path: Path) -> None:
+def test_a_trial_whose_disk_is_full_stops_the_sweep_and_gets_no_outcome(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path)
     trial = sweep.start("0001")
     result = {"epoch": 1, "num_epochs": 4, "diverged": 0, "problem": "no space is left for x"}
@@ -164,31 +163,17 @@ def test_a_trial_whose_disk_is_full_stops_the_sweep_and_may_run_on(tmp_path: Pat
     assert sweep.folder("0001").outcome() is None
 
 
-@pytest.mark.parametrize(
-    ("count", "expected"),
-    [(0, set()), (1, {"a", "b"}), (2, {"a", "b", "c", "d"}), (9, {"a", "b", "c", "d"})],
-)
-def test_near_top(count: int, expected: set[str]) -> None:
-    best = {
-        "a": {"x": 0.9, "y": 0.1},
-        "b": {"x": 0.1, "y": 0.9},
-        "c": {"x": 0.5, "y": 0.2},
-        "d": {"x": 0.2, "y": 0.2},
-    }
-    assert near_top(best, count) == expected
-
-
-def test_a_driver_hears_of_trials_on_other_machines_by_the_object_store(
+def test_a_driver_reads_trials_of_other_machines_from_the_object_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machines = Machines(monkeypatch, tmp_path)
     driver, worker = machines.copy("driver"), machines.copy("worker")
 
-    class Apart(Sweep):
+    class SweepOnTwoMachines(Sweep):
         def folder(self, name: str) -> TrialFolder:
             return TrialFolder(worker.root / "s" / "trials" / name)
 
-    sweep = Apart(driver.root)
+    sweep = SweepOnTwoMachines(driver.root)
     good, bad = sweep.start("0001"), sweep.start("0002")
     attempt = AttemptRecord("h", "local", 1, 0, 0.0, time.time(), 1.0)
     write_atomic(sweep.folder("0002").path / "attempts" / "0001.json", attempt.to_json())

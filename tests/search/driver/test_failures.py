@@ -1,4 +1,4 @@
-"""Lost processes: how long is waited, where not to start again, when to stop."""
+"""Lost processes: pauses before retries, nodes to avoid, and when to stop the sweep."""
 
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -18,7 +18,7 @@ from search.driver.failures import (
 
 @dataclass
 class Cluster:
-    """Nodes, a clock, and whether something is under way."""
+    """Nodes, a clock, and whether any trial is running."""
 
     nodes: set[str] = field(default_factory=lambda: {"a", "b"})
     now: float = 0.0
@@ -45,7 +45,7 @@ def test_without_lost_starts_the_cluster_is_not_queried() -> None:
     assert queries == ["nodes"]
 
 
-def test_a_start_is_tried_again_after_a_longer_wait_each_time() -> None:
+def test_lost_starts_are_retried_after_increasing_pauses() -> None:
     failures = Cluster().failures()
     waits = [failures.judge("1", "lost", "a", has_tried=False).after_seconds for _ in range(10)]
     assert waits[:4] == [2.0, 4.0, 8.0, 16.0]
@@ -55,7 +55,7 @@ def test_a_start_is_tried_again_after_a_longer_wait_each_time() -> None:
     assert failures.judge("1", "lost", "a", has_tried=False).is_over
 
 
-def test_a_try_is_repeated_at_once() -> None:
+def test_failed_attempts_are_retried_at_once() -> None:
     failures = Cluster().failures(max_failures=4)
     verdicts = [failures.judge("1", "boom", "a", has_tried=True) for _ in range(5)]
     assert [verdict.is_over for verdict in verdicts] == [False, False, False, False, True]
@@ -67,9 +67,9 @@ def test_a_node_that_loses_starts_is_avoided_for_a_while() -> None:
     failures = cluster.failures()
     assert failures.to_avoid() == []
     failures.judge("1", "lost", "a", has_tried=False)
-    failures.judge("2", "lost", None, has_tried=False)  # nobody knows where
+    failures.judge("2", "lost", None, has_tried=False)  # on an unknown node
     assert failures.to_avoid() == ["a"]
-    cluster.nodes = {"a"}  # it is that or none
+    cluster.nodes = {"a"}  # the only node
     assert failures.to_avoid() == []
     cluster.nodes = {"b", "c"}
     assert failures.to_avoid() == []
@@ -80,12 +80,12 @@ def test_a_node_that_loses_starts_is_avoided_for_a_while() -> None:
     assert failures.to_avoid() == []
     failures.judge("1", "lost", "a", has_tried=False)
     cluster.now += 10 * pause(1)
-    assert failures.to_avoid() == ["a"]  # the second time for longer
+    assert failures.to_avoid() == ["a"]  # for longer after the second loss
     failures.begun("a")
     assert failures.to_avoid() == []
 
 
-def test_nothing_is_started_for_a_moment_after_a_loss() -> None:
+def test_starts_are_on_hold_for_a_while_after_a_loss() -> None:
     cluster = Cluster()
     failures = cluster.failures()
     assert not failures.is_holding()
@@ -95,11 +95,11 @@ def test_nothing_is_started_for_a_moment_after_a_loss() -> None:
     assert not failures.is_holding()
     for _ in range(9):
         failures.judge("1", "lost", "a", has_tried=False)
-    cluster.now += 31  # at the longest: others may begin
+    cluster.now += 31  # the longest time on hold
     assert not failures.is_holding()
 
 
-def test_where_nothing_begins_for_long_is_said() -> None:
+def test_a_sweep_in_which_no_trial_starts_for_long_is_stopped() -> None:
     cluster = Cluster()
     failures = cluster.failures()
     for number in range(MANY_LOSSES):
@@ -116,7 +116,9 @@ def test_where_nothing_begins_for_long_is_said() -> None:
     assert failures.stop_reason("no wheel") is None
 
 
-def test_the_node_of_a_process_is_known_after_it_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_node_of_a_process_is_still_known_once_it_is_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     queried: list[object] = []
 
     def table(group: Any) -> dict[str, Any]:
@@ -132,7 +134,8 @@ def test_the_node_of_a_process_is_known_after_it_is_lost(monkeypatch: pytest.Mon
     )
     found = TrialNodes()
     found.update(controller)
-    controller._actor_to_trial["actor"] = SimpleNamespace(config={"trial": "0003"})  # its next one
+    next_trial = SimpleNamespace(config={"trial": "0003"})
+    controller._actor_to_trial["actor"] = next_trial
     found.update(controller)
     assert queried == ["group"]
     assert found.node("0003") == "node of group"
@@ -140,4 +143,4 @@ def test_the_node_of_a_process_is_known_after_it_is_lost(monkeypatch: pytest.Mon
     found.update(controller)
     assert found.node("0001") == "node of group"
     assert found.node("0002") is None
-    found.update(SimpleNamespace())  # Tune's attributes have changed
+    found.update(SimpleNamespace())  # without Tune's private attributes

@@ -1,4 +1,4 @@
-"""Trials whose process failed or was lost: what they are told of it, and who is asked again."""
+"""Trials whose process failed or was lost: their records, and whether they are retried."""
 
 import time
 from pathlib import Path
@@ -17,7 +17,7 @@ def write_attempt(folder: TrialFolder, number: int, *, is_over: bool = False) ->
     write_atomic(folder.path / "attempts" / f"{number:04d}.json", record.to_json())
 
 
-def test_a_failed_trial_says_why_and_keeps_its_checkpoint(tmp_path: Path) -> None:
+def test_a_failed_trial_has_a_reason_and_keeps_its_checkpoint(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path)
     trial = sweep.start("0001")
     sweep.epoch(trial, 1, 0.7)
@@ -26,11 +26,11 @@ def test_a_failed_trial_says_why_and_keeps_its_checkpoint(tmp_path: Path) -> Non
     error = tmp_path / "error.txt"
     error.write_text("Failure # 2\n  File y\nValueError: no luck\nfix: try\n", encoding="utf-8")
     trial.error_file = str(error)
-    for tries, is_given_up in ((1, False), (2, True)):
+    for number, gives_up in ((1, False), (2, True)):
         sweep.callback.on_trial_start(0, [], trial)  # type: ignore[arg-type]
-        write_attempt(folder, tries)
+        write_attempt(folder, number)
         sweep.callback.on_trial_error(0, [], trial)  # type: ignore[arg-type]
-        assert sweep.searcher.given_up == ["0001"] * is_given_up
+        assert sweep.searcher.given_up == ["0001"] * gives_up
     assert sweep.searcher.retried == ["0001"]
     outcome = folder.outcome()
     assert outcome is not None
@@ -39,10 +39,10 @@ def test_a_failed_trial_says_why_and_keeps_its_checkpoint(tmp_path: Path) -> Non
     assert "0001: will be retried: ValueError: no luck" in sweep.text.getvalue()
 
 
-def test_what_a_lost_process_took_is_charged_to_its_end(
+def test_a_lost_attempt_counts_until_its_loss_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its silence counts, and what it did after it had last put down its seconds."""
+    """Including the time since it last recorded its seconds."""
     sweep = Sweep(tmp_path)
     trial = sweep.start("0001")
     began = float(int(time.monotonic()))  # whole seconds: their differences are exact
@@ -55,10 +55,10 @@ def test_what_a_lost_process_took_is_charged_to_its_end(
     assert (attempt.seconds, attempt.is_over) == (1800, True)
 
 
-def test_what_a_process_put_down_at_its_own_end_stands(
+def test_an_attempt_that_ended_by_itself_keeps_its_seconds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An error that a trial raised; and an older attempt is not charged for a newer loss."""
+    """After an error that the trial raised. A loss does not change older attempts either."""
     sweep = Sweep(tmp_path)
     trial = sweep.start("0001")
     write_attempt(sweep.folder("0001"), 1)  # an earlier driver's
@@ -72,7 +72,7 @@ def test_what_a_process_put_down_at_its_own_end_stands(
     assert [attempt.seconds for attempt in sweep.folder("0001").attempts()] == [1.0, 1.0]
 
 
-def test_processes_lost_before_they_tried_are_not_held_against_the_trial(tmp_path: Path) -> None:
+def test_lost_starts_do_not_count_as_failures_of_the_trial(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path)
     trial = sweep.start("0001")
     for _ in range(MAX_LOSSES):
@@ -93,7 +93,9 @@ def test_processes_lost_before_they_tried_are_not_held_against_the_trial(tmp_pat
         "MemoryError: Unable to allocate 9 GiB",
     ],
 )
-def test_a_machine_without_memory_is_asked_for_all_of_it_once(tmp_path: Path, text: str) -> None:
+def test_a_trial_that_ran_out_of_memory_is_retried_once_alone_on_a_node(
+    tmp_path: Path, text: str
+) -> None:
     sweep = Sweep(tmp_path)
     trial = sweep.start("t")
     error = tmp_path / "error.txt"
@@ -112,18 +114,18 @@ def test_a_machine_without_memory_is_asked_for_all_of_it_once(tmp_path: Path, te
     assert outcome.reason.startswith("alone on a node as well: ")
 
 
-def test_a_process_that_never_started_after_one_that_tried_is_no_try(tmp_path: Path) -> None:
-    """Tune does not tell of the start of one that dies while it is made."""
+def test_a_process_lost_while_it_starts_is_not_a_failed_attempt(tmp_path: Path) -> None:
+    """Tune does not report the start of such a process."""
     sweep = Sweep(tmp_path)
     trial = sweep.start("0001")
     write_attempt(sweep.folder("0001"), 1)
     for _ in range(3):
         sweep.callback.on_trial_error(0, [], trial)  # type: ignore[arg-type]
-    assert sweep.searcher.given_up == []  # of two tries that failed it would be
+    assert sweep.searcher.given_up == []  # two failed attempts would be too many
     assert sweep.searcher.pauses == [0.0, pause(1), pause(2)]
 
 
-def test_where_nothing_begins_the_sweep_is_stopped_with_what_is_wrong(
+def test_a_sweep_in_which_no_trial_starts_is_stopped_with_the_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep = Sweep(tmp_path)
@@ -134,15 +136,15 @@ def test_where_nothing_begins_the_sweep_is_stopped_with_what_is_wrong(
     (tmp_path / "error.txt").write_text("RuntimeEnvSetupError: no such wheel")
     for trial in trials * 3:
         sweep.callback.on_trial_error(0, [], trial)  # type: ignore[arg-type,list-item]
-    assert sweep.switch.reason is None  # one is under way
+    assert sweep.switch.reason is None  # one trial is running
     sweep.callback.on_trial_complete(0, [], busy)  # type: ignore[arg-type]
     sweep.callback.on_trial_error(0, [], trials[0])  # type: ignore[arg-type]
-    words = "13 starts in a row were lost: RuntimeEnvSetupError: no such wheel"
-    assert sweep.switch.reason == f"no trial begins anywhere: {words}"
+    lost = "13 starts in a row were lost: RuntimeEnvSetupError: no such wheel"
+    assert sweep.switch.reason == f"no trial begins anywhere: {lost}"
     assert all(sweep.folder(trial.name).outcome() is None for trial in trials)
 
 
-def test_what_fails_while_all_stop_may_run_on_later(tmp_path: Path) -> None:
+def test_a_trial_that_fails_while_the_sweep_stops_gets_no_outcome(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path)
     trial = sweep.start("0001")
     sweep.switch.request("Ctrl-C")
@@ -151,14 +153,14 @@ def test_what_fails_while_all_stop_may_run_on_later(tmp_path: Path) -> None:
     assert sweep.folder("0001").outcome() is None
 
 
-def test_a_trial_that_failed_before_its_first_word_is_on_record(tmp_path: Path) -> None:
+def test_a_trial_that_failed_before_it_wrote_anything_is_recorded(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path)
     error = tmp_path / "error.txt"
     error.write_text("ConfigError: no encoder", encoding="utf-8")
     trial = FakeTrial("0001", str(error))
-    for tries in (1, 2):
+    for number in (1, 2):
         sweep.callback.on_trial_start(0, [], trial)  # type: ignore[arg-type]
-        write_attempt(sweep.folder("0001"), tries)
+        write_attempt(sweep.folder("0001"), number)
         sweep.callback.on_trial_error(0, [], trial)  # type: ignore[arg-type]
     assert sweep.mirror.marked == ["0001"]
     snapshot = sweep.folder("0001").snapshot()
@@ -170,11 +172,16 @@ def test_a_trial_that_failed_before_its_first_word_is_on_record(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("Failure # 1\n\x1b[36mray::f()\x1b[39m\n  File x\n    code\nValueError: no\n", None),
+        (
+            "Failure # 1\n\x1b[36mray::f()\x1b[39m\n  File x\n    code\nValueError: a\n",
+            "ValueError: a",
+        ),
+        (
+            "The actor died.\n\tclass_name: F\n\tpid: 1\nThe worker was killed.",
+            "The worker was killed.",
+        ),
         ("", "unknown error"),
-        ("The actor died.\n\tclass_name: F\n\tpid: 1\nThe worker was killed.", None),
     ],
 )
-def test_the_first_line_of_an_error(text: str, line: str | None) -> None:
-    expected = line or text.splitlines()[-1]
-    assert first_line_of_error(text) == expected
+def test_the_first_line_of_an_error(text: str, line: str) -> None:
+    assert first_line_of_error(text) == line

@@ -1,4 +1,4 @@
-"""Who is told what of a sweep, and that the URL stays a secret."""
+"""Notifications of a sweep, whose URL stays secret."""
 
 import http.server
 import json
@@ -18,17 +18,17 @@ SECRET = "T0/B0/hunter2"
 
 
 class Chat:
-    """A server that hears, and answers with a status of its own."""
+    """A server that records requests and answers them with the given statuses."""
 
     def __init__(self) -> None:
-        self.heard: list[dict[str, Any]] = []
+        self.requests: list[dict[str, Any]] = []
         self.statuses: list[int] = []
         chat = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 content = self.rfile.read(int(self.headers["Content-Length"]))
-                chat.heard.append({"path": self.path, **json.loads(content)})
+                chat.requests.append({"path": self.path, **json.loads(content)})
                 self.send_response(chat.statuses.pop(0) if chat.statuses else 200)
                 self.end_headers()
 
@@ -48,16 +48,16 @@ def chat() -> Iterator[Chat]:
     chat.server.server_close()
 
 
-def test_a_url_is_told_of_the_end_and_of_the_first_failure(chat: Chat) -> None:
-    said: list[str] = []
-    notifier = Notifier(Notify(url="$HOOK"), "mine", said.append, {"HOOK": chat.url})
+def test_the_first_failure_and_the_end_are_sent_to_the_url(chat: Chat) -> None:
+    messages: list[str] = []
+    notifier = Notifier(Notify(url="$HOOK"), "mine", messages.append, {"HOOK": chat.url})
     notifier.send("failure", "trial 0003 failed: no luck", trial="0003")
     notifier.send("failure", "trial 0004 failed: no luck", trial="0004")
     notifier.close()
     chat.statuses = [500]  # once: it is sent again
     notifier.send("end", "has ended: 3 finished", trials={"finished": 3})
     notifier.close()
-    failure, first, end = chat.heard
+    failure, first, end = chat.requests
     assert failure == {
         "path": f"/{SECRET}",
         "event": "failure",
@@ -67,35 +67,35 @@ def test_a_url_is_told_of_the_end_and_of_the_first_failure(chat: Chat) -> None:
     }
     assert first == end
     assert (end["event"], end["trials"]) == ("end", {"finished": 3})
-    assert said == []
+    assert messages == []
 
 
-def test_what_cannot_be_told_is_said_without_the_url(chat: Chat) -> None:
-    said: list[str] = []
+def test_failed_notifications_are_reported_without_the_url(chat: Chat) -> None:
+    messages: list[str] = []
     chat.statuses = [403] * 3
-    Notifier(Notify(url="$HOOK"), "mine", said.append, {"HOOK": chat.url}).send("end", "")
+    Notifier(Notify(url="$HOOK"), "mine", messages.append, {"HOOK": chat.url}).send("end", "")
     closed = {"HOOK": f"http://127.0.0.1:9/{SECRET}"}
-    notifier = Notifier(Notify(url="$HOOK", command="false"), "mine", said.append, closed)
+    notifier = Notifier(Notify(url="$HOOK", command="false"), "mine", messages.append, closed)
     notifier.send("stop", "was stopped")
     notifier.close()
     for _ in range(100):
-        if len(said) == 3:
+        if len(messages) == 3:
             break
         threading.Event().wait(0.05)
-    assert sorted(said) == [
+    assert sorted(messages) == [
         "notify.command: failed: exit code 1",
         "notify.url: not sent: ConnectionError",
         "notify.url: not sent: status 403",
     ]
 
 
-def test_a_command_reads_it_on_its_standard_input(tmp_path: Path) -> None:
-    """No shell is between: what a trial's error says is run nowhere."""
-    told = tmp_path / "told"
-    notifier = Notifier(Notify(command=f"tee {told}"), "mine", print, {})
+def test_a_command_gets_the_message_on_its_standard_input(tmp_path: Path) -> None:
+    """No shell runs the text of a trial's error."""
+    received = tmp_path / "received"
+    notifier = Notifier(Notify(command=f"tee {received}"), "mine", print, {})
     notifier.send("failure", "$(touch /tmp/owned); `x`", trial="1")
     notifier.close()
-    assert json.loads(told.read_text())["text"] == "mine: $(touch /tmp/owned); `x`"
+    assert json.loads(received.read_text())["text"] == "mine: $(touch /tmp/owned); `x`"
 
 
 @pytest.mark.parametrize(("value", "state"), [(None, "is not set"), ("ftp://x", "holds no http")])
@@ -109,8 +109,8 @@ def test_a_variable_without_a_url_is_refused_before_the_sweep(
         Notifier(Notify(url="$HOOK"), "mine", print, given)
 
 
-def test_a_url_itself_is_no_setting(tmp_path: Path) -> None:
-    """It would be written into the sweep's file."""
+def test_a_url_is_refused_as_a_setting(tmp_path: Path) -> None:
+    """It would be stored in the sweep's file."""
     path = tmp_path / "mine.yaml"
     path.write_text("notify: {url: $HOOK, command: mail me}\n")
     sweep = read_sweep(str(path), (), {})

@@ -1,4 +1,4 @@
-"""How far a sweep has come, in estimates and in a table."""
+"""A sweep's progress: the time left, and the table."""
 
 import io
 import random
@@ -27,22 +27,22 @@ def test_progress_estimates_the_rest_of_the_sweep() -> None:
     assert lines[2] == "0001: pruned, rung 1"
 
 
-def test_epochs_of_probes_are_estimated_by_themselves() -> None:
+def test_epochs_of_probes_are_estimated_separately() -> None:
     progress = Progress(Console(file=io.StringIO()), 4, 1, num_probes=2)
     progress.started("0001", 2, 2, "")
     for epoch in (1, 2):
         progress.epoch("0001", EpochRecord(epoch, {"dev/overall": 0.5}, {}, 1.0, 0.0))
     progress.ended("0001", Outcome.FINISHED, "")
-    progress.started("0002", 4, 2, "")  # goes on from a probe
-    assert progress.remaining_seconds() is None  # nothing is known of what is long
+    progress.started("0002", 4, 2, "")  # it continues from a probe
+    assert progress.remaining_seconds() is None  # no epoch of fine-tuning is known
     for epoch, seconds in ((1, 1.0), (2, 1.0), (3, 100.0)):
         progress.epoch("0002", EpochRecord(epoch, {"dev/overall": 0.5}, {}, seconds, 0.0))
     one_probe, one_like_it = 2 * 1.0, 2 * 1.0 + 2 * 100.0
     assert progress.remaining_seconds() == 100.0 + one_probe + one_like_it
 
 
-def looked_through(progress: Progress, seconds: dict[bool, list[float]]) -> float | None:
-    """The estimate from all rows and all epochs."""
+def estimate_from_all_rows(progress: Progress, seconds: dict[bool, list[float]]) -> float | None:
+    """The time left, computed anew from all rows and epochs."""
 
     def mean(values: list[float]) -> float:
         return sum(values) / len(values)
@@ -67,8 +67,8 @@ def looked_through(progress: Progress, seconds: dict[bool, list[float]]) -> floa
     return total / progress.max_concurrent_trials
 
 
-def test_the_estimate_is_that_of_all_rows_whatever_happened() -> None:
-    """It is kept as sums, so that a report of the ten-thousandth trial costs what the first did."""
+def test_the_estimate_kept_as_sums_equals_that_from_all_rows() -> None:
+    """With sums, an update costs the same for any number of trials."""
     num_estimates = 0
     for seed in range(20):
         draw = random.Random(seed)
@@ -77,20 +77,21 @@ def test_the_estimate_is_that_of_all_rows_whatever_happened() -> None:
         for _ in range(60):
             trial = f"{draw.randrange(14):04d}"
             row = progress.rows.get(trial)
-            what = draw.choice(["epoch", "epoch", "epoch", "ended", "lost", "paused", "started"])
-            if row is None or what == "started":
+            event = draw.choice(["epoch", "epoch", "epoch", "ended", "lost", "paused", "started"])
+            if row is None or event == "started":
                 num_frozen = draw.choice([0, 2])
                 progress.started(trial, num_frozen + draw.choice([0, 2, 4]) or 1, num_frozen, "")
-            elif what == "epoch" and row.epoch < row.num_epochs:
+            elif event == "epoch" and row.epoch < row.num_epochs:
                 took = draw.uniform(1, 9)
                 record = EpochRecord(row.epoch + 1, {"dev/overall": 0.5}, {}, took, 0.0)
                 seconds[record.epoch <= row.num_frozen].append(took)
                 progress.epoch(trial, record)
-            elif what == "ended":
+            elif event == "ended":
                 progress.ended(trial, draw.choice([Outcome.PRUNED, Outcome.FINISHED]), "")
-            elif what in ("lost", "paused"):
-                getattr(progress, what)(trial, "")
-            found, expected = progress.remaining_seconds(), looked_through(progress, seconds)
+            elif event in ("lost", "paused"):
+                getattr(progress, event)(trial, "")
+            found = progress.remaining_seconds()
+            expected = estimate_from_all_rows(progress, seconds)
             assert (found is None) == (expected is None)
             if found is not None and expected is not None:
                 assert abs(found - expected) <= 1e-9 * expected

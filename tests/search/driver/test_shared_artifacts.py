@@ -1,4 +1,4 @@
-"""What trials share is made before them, on the sweep's account, and can be stopped."""
+"""Artifacts that trials share are created first, count as the sweep's usage, and can be stopped."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -30,7 +30,7 @@ def _keep_environment() -> Iterator[None]:
 
 
 class Ray:
-    """Runs each task where it is asked for, and is ready at once."""
+    """Runs each task at once in this process."""
 
     def remote(self, **_: float) -> Callable[[Callable[..., Any]], Any]:
         return lambda task: SimpleNamespace(remote=task)
@@ -59,7 +59,7 @@ def make(config: Config, place: TrialPlacement, is_stopping: Callable[[], bool])
     prepare([config, config], place, Tracking("unused"), needs, Console(quiet=True), is_stopping)
 
 
-def test_an_encoder_is_made_once_and_its_seconds_are_the_sweeps(
+def test_an_encoder_is_created_once_and_counts_as_the_sweeps_usage(
     config: Config, place: TrialPlacement
 ) -> None:
     make(config, place, lambda: False)
@@ -73,7 +73,7 @@ def test_an_encoder_is_made_once_and_its_seconds_are_the_sweeps(
     assert used.usd > 0
 
 
-def test_it_stops_with_the_sweep_and_goes_on_with_it(
+def test_the_creation_stops_with_the_sweep_and_continues_with_it(
     config: Config, place: TrialPlacement, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("trainable.tune.attempt._POLL_SECONDS", 0.0)

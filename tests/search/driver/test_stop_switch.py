@@ -19,10 +19,10 @@ from search.driver.stop_switch import StopSwitch
 
 @pytest.fixture
 def _own_signals() -> Iterator[None]:
-    """As a terminal gives them: a shell's background job, or `nohup`, has some of them ignored."""
-    heard = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.getsignal(number) for number in heard}
-    for number in heard:
+    """The default handlers: `nohup` and background jobs ignore some signals."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
         is_ctrl_c = number is signal.SIGINT
         signal.signal(number, signal.default_int_handler if is_ctrl_c else signal.SIG_DFL)
     yield
@@ -39,13 +39,13 @@ def _own_signals() -> Iterator[None]:
         (signal.SIGHUP, "SIGHUP", 75),
     ],
 )
-def test_a_signal_turns_it_on_and_the_trials_can_see_it(
+def test_a_signal_turns_the_switch_on_and_writes_the_stop_file(
     tmp_path: Path, number: signal.Signals, reason: str, exit_code: int
 ) -> None:
-    said: list[str] = []
+    messages: list[str] = []
     file = tmp_path / "stop"
     file.touch()  # an earlier driver's
-    with StopSwitch(file, said.append) as switch:
+    with StopSwitch(file, messages.append) as switch:
         assert not file.exists()
         switch.expect_trials()
         os.kill(os.getpid(), number)
@@ -55,7 +55,7 @@ def test_a_signal_turns_it_on_and_the_trials_can_see_it(
         switch.request("another reason", 1)
         assert switch.reason == reason
     assert not file.exists()
-    assert said == [f"stopping: {reason}; trials end at their next step, with a checkpoint"]
+    assert messages == [f"stopping: {reason}; trials end at their next step, with a checkpoint"]
 
 
 @pytest.mark.usefixtures("_own_signals")
@@ -75,7 +75,7 @@ def test_trials_that_take_too_long_are_not_waited_for(tmp_path: Path) -> None:
             time.sleep(5)
 
 
-def test_the_second_signal_ends_the_process_with_the_way_to_go_on(tmp_path: Path) -> None:
+def test_the_second_signal_ends_the_process_and_prints_how_to_continue(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path\n"
         "from search.driver.stop_switch import StopSwitch\n"
@@ -100,8 +100,8 @@ def test_the_second_signal_ends_the_process_with_the_way_to_go_on(tmp_path: Path
     assert text == "to go on: ensweep resume s\n"
 
 
-def test_who_ignores_a_lost_terminal_goes_on(tmp_path: Path) -> None:
-    """`nohup` has SIGHUP ignored, and so it stays."""
+def test_an_ignored_sighup_stays_ignored(tmp_path: Path) -> None:
+    """`nohup` starts processes in this way."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with StopSwitch(tmp_path / "stop", print) as switch:
@@ -115,7 +115,7 @@ def test_who_ignores_a_lost_terminal_goes_on(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("_own_signals")
 def test_a_driver_outlives_its_terminal_until_its_trials_have_stopped(tmp_path: Path) -> None:
-    """Writing to a terminal that is lost raises; the driver still ends in order."""
+    """Writing to a closed terminal raises; the driver still ends in order."""
     code = (
         "import sys, time; from pathlib import Path\n"
         "from search.driver.stop_switch import StopSwitch\n"
@@ -136,6 +136,6 @@ def test_a_driver_outlives_its_terminal_until_its_trials_have_stopped(tmp_path: 
     )
     os.close(theirs)
     assert os.read(ours, 100).startswith(b"on")
-    os.close(ours)  # the kernel sends SIGHUP to who has lost its terminal
+    os.close(ours)  # the kernel sends SIGHUP to the driver
     assert driver.wait(timeout=PATIENCE) == 75
     assert (tmp_path / "ended").exists()

@@ -1,4 +1,4 @@
-"""Sweeps side by side: what differs, who is better by how much, and what is not comparable."""
+"""Comparisons of sweeps: settings that differ, gains, and sweeps that are not comparable."""
 
 import json
 import shutil
@@ -24,7 +24,7 @@ def pair(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     return storage, first
 
 
-def test_sweeps_are_compared_by_their_best(pair: tuple[Path, SweepFolder]) -> None:
+def test_sweeps_are_compared_by_their_best_trials(pair: tuple[Path, SweepFolder]) -> None:
     storage, first = pair
     found = compare([first, SweepFolder(storage, "second")], num_replicates=200)
     one, two = found.sides
@@ -49,7 +49,9 @@ def test_a_sweep_does_not_differ_from_itself(pair: tuple[Path, SweepFolder]) -> 
     assert {(g.value, g.low, g.high) for g in found.gains[0].values()} == {(0.0, 0.0, 0.0)}
 
 
-def test_other_data_are_refused(pair: tuple[Path, SweepFolder], tiny_data: Path) -> None:
+def test_sweeps_of_different_data_or_tasks_are_refused(
+    pair: tuple[Path, SweepFolder], tiny_data: Path
+) -> None:
     storage, first = pair
     other = Path(shutil.copytree(tiny_data, storage / "data"))
     path = other / "ids-sst-dev.csv"
@@ -69,7 +71,7 @@ def test_a_sweep_without_a_score_is_refused(pair: tuple[Path, SweepFolder], tmp_
         compare([pair[1], empty], 50)
 
 
-def test_the_command_prints_them_side_by_side(pair: tuple[Path, SweepFolder]) -> None:
+def test_the_leaderboard_command_prints_sweeps_side_by_side(pair: tuple[Path, SweepFolder]) -> None:
     words = ["leaderboard", "first", "second", "--storage", str(pair[0])]
     shown = CliRunner().invoke(app, words)
     assert shown.exit_code == 0, shown.output

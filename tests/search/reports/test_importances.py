@@ -1,27 +1,23 @@
-"""Which settings matter: told from a surface where that is known."""
+"""Importances of settings, on a surface on which they are known."""
 
 import math
 import random
 from pathlib import Path
 
 import pytest
+from past_sweep import SPACE as PAST_SPACE
 from past_sweep import Past
 
 from mlflow_setup.errors import NothingUsableError
 from mlflow_setup.schema import EpochRecord, Outcome
 from search.reports.importances import EVALUATORS, NUM_DRAWS, read_insight
 
-SPACE = {
-    "optim.lr": {"type": "float", "low": 1e-5, "high": 1e-2, "log": True},
-    "model.head_dropout": {"type": "float", "low": 0.0, "high": 0.5},
-    "loss.mnr.enabled": {"type": "categorical", "choices": [True, False]},
-    "loss.mnr.weight": {"type": "float", "low": 0.1, "high": 9, "when": {"loss.mnr.enabled": True}},
-}
+SPACE = {**PAST_SPACE, "model.head_dropout": {"type": "float", "low": 0.0, "high": 0.5}}
 
 
 @pytest.fixture
 def past(tmp_path: Path) -> Past:
-    """The score follows the learning rate; dropout and MNR do nothing."""
+    """Trials whose score depends on the learning rate only, not on dropout and MNR."""
     past, draw = Past(tmp_path, space=SPACE, first_trials=[]), random.Random(0)
     for number in range(1, 31):
         searched = {
@@ -36,7 +32,7 @@ def past(tmp_path: Path) -> Past:
     return past
 
 
-def test_what_matters_is_found_by_both_methods(past: Past) -> None:
+def test_both_methods_find_the_important_setting(past: Past) -> None:
     insight = read_insight(past.folder)
     assert insight.num_finished == 30
     assert next(iter(insight.importances)) == "optim.lr"
@@ -46,7 +42,7 @@ def test_what_matters_is_found_by_both_methods(past: Past) -> None:
     assert set(insight.importances) == set(SPACE)
 
 
-def test_how_far_a_share_moves_with_the_trials(past: Past) -> None:
+def test_ranges_of_importances_over_subsets_of_trials(past: Past) -> None:
     insight = read_insight(past.folder)
     assert insight.num_draws == NUM_DRAWS
     for method in EVALUATORS:
@@ -57,7 +53,7 @@ def test_how_far_a_share_moves_with_the_trials(past: Past) -> None:
         assert sum(other) < low + high
 
 
-def test_too_few_trials_and_no_space_are_said(tmp_path: Path) -> None:
+def test_too_few_trials_and_an_empty_space_are_refused(tmp_path: Path) -> None:
     past = Past(tmp_path)
     past.trial("0001-b2", (0.5,) * 4, Outcome.FINISHED, **{"optim.lr": 1e-3})
     with pytest.raises(NothingUsableError, match="1 finished trials; 4 are needed"):
@@ -68,7 +64,7 @@ def test_too_few_trials_and_no_space_are_said(tmp_path: Path) -> None:
         read_insight(empty.folder)
 
 
-def test_values_that_are_all_the_same_have_no_importance(tmp_path: Path) -> None:
+def test_equal_values_have_finite_importances(tmp_path: Path) -> None:
     past = Past(tmp_path)
     for number in range(1, 7):
         past.trial(f"{number:04d}", (0.5,) * 4, Outcome.FINISHED, **{"optim.lr": number * 1e-4})
@@ -77,7 +73,7 @@ def test_values_that_are_all_the_same_have_no_importance(tmp_path: Path) -> None
     assert all(math.isfinite(share) for share in shares)
 
 
-def test_a_study_of_several_objectives_is_weighed_by_their_mean(tmp_path: Path) -> None:
+def test_importances_for_the_mean_of_several_objectives(tmp_path: Path) -> None:
     tasks = {"data.tasks": ["sentiment", "paraphrase"], "train.num_epochs": 4}
     given = {"config": tasks, "first_trials": [], "search": {"objective": "tasks"}}
     past, draw = Past(tmp_path, space=SPACE, **given), random.Random(0)

@@ -1,4 +1,4 @@
-"""The leaderboard: order, outcomes, and what the trials differ in."""
+"""The leaderboard: order, outcomes, and settings that differ."""
 
 from dataclasses import replace
 
@@ -37,7 +37,7 @@ def test_the_best_comes_first_and_trials_without_a_score_last() -> None:
     assert (rows[0].epochs, rows[0].reason) == (4, "ran 4 epochs")
 
 
-def test_the_baselines_come_first_without_a_rank_and_make_no_column() -> None:
+def test_baselines_come_first_without_a_rank_and_add_no_column() -> None:
     linear = run("frozen-linear", 0.9, **{"model.heads": "linear"})
     linear = replace(linear, tags={**linear.tags, "recipe": "frozen-linear"})
     rows = leaderboard([run("0001", 0.5), run("0002", 0.95, **{"optim.lr": "0.01"}), linear])
@@ -49,12 +49,12 @@ def test_the_baselines_come_first_without_a_rank_and_make_no_column() -> None:
     assert [row.params for row in rows] == [{}, {"optim.lr": 0.01}, {"optim.lr": 0.001}]
 
 
-def test_settings_are_named_by_their_last_part_where_that_is_enough() -> None:
+def test_settings_are_named_by_their_last_part_if_it_is_unique() -> None:
     names = ["model.fcn_size", "optim.lr", "probe.lr", "seed"]
     assert short_names(names) == ["fcn_size", "optim.lr", "probe.lr", "seed"]
 
 
-def test_only_what_differs_is_shown_as_values() -> None:
+def test_only_settings_that_differ_are_shown() -> None:
     differing = {"loss.mnr.enabled": "true", "model.fcn_size": "256", "data.tasks": '["nli"]'}
     runs = [run("0001", 0.5), run("0002", 0.6, **differing)]
     assert varying_params(runs) == ["data.tasks", "loss.mnr.enabled", "model.fcn_size"]
@@ -67,7 +67,7 @@ def test_only_what_differs_is_shown_as_values() -> None:
     assert second.params == {}
 
 
-def test_a_trial_that_failed_before_it_had_settings_differs_in_none() -> None:
+def test_a_trial_without_settings_differs_in_none() -> None:
     without = replace(run("0003", None, Outcome.FAILED), params={})
     rows = leaderboard([run("0001", 0.5), run("0002", 0.6, **{"optim.lr": "0.01"}), without])
     assert [row.params for row in rows] == [{"optim.lr": 0.01}, {"optim.lr": 0.001}, {}]
@@ -77,7 +77,7 @@ def test_an_empty_sweep_has_an_empty_leaderboard() -> None:
     assert leaderboard([]) == []
 
 
-def test_what_a_trial_took_and_where_it_lies() -> None:
+def test_a_trials_time_size_and_folder() -> None:
     whole = run("0001", 0.5)
     tags = {**whole.tags, "weights_uri": "/s/trials/0001/weights", "notes": '{"num_parameters": 5}'}
     metrics = {**whole.metrics, "used/trial_hours": 0.5, "ms_per_sentence": 2.5}
@@ -88,7 +88,7 @@ def test_what_a_trial_took_and_where_it_lies() -> None:
     assert (known.ms_per_sentence, unknown.ms_per_sentence) == (2.5, None)
 
 
-def test_the_ensemble_is_the_first_row_with_what_it_scores_held_out() -> None:
+def test_the_ensemble_is_the_first_row_with_its_held_out_scores() -> None:
     metrics = {"held_out/selective/overall": 0.6, "held_out/selective/sentiment/accuracy": 0.4}
     metrics |= {"held_out/best_single/overall": 0.55, "cost": 3e6, "num_encoders": 2.0}
     metrics["ms_per_sentence"] = 4.0

@@ -1,4 +1,4 @@
-"""A sweep as Optuna's own study: names, runs, real times, intermediate values, states."""
+"""A sweep as an Optuna study: names, runs, times, intermediate values, states."""
 
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ from mlflow_setup.tracking.store import resolve_tracking
 from search.reports.optuna_export import export_study
 
 
-def test_the_command_writes_what_optuna_reads(tiny_data: Path, tmp_path: Path) -> None:
+def test_the_command_writes_a_study_that_optuna_loads(tiny_data: Path, tmp_path: Path) -> None:
     folder = scored_sweep(tmp_path / "runs", tiny_data, num_trials=4)
     url = f"sqlite:///{tmp_path}/x.db"
     words = ["report", "demo", "--storage", str(tmp_path / "runs"), "--study", url]
@@ -51,7 +51,7 @@ def test_the_command_writes_what_optuna_reads(tiny_data: Path, tmp_path: Path) -
     assert "has a study 'demo' already" in str(again.exception)
 
 
-def test_trials_under_way_are_running_and_stopped_ones_wait(tmp_path: Path) -> None:
+def test_unfinished_trials_are_running_and_stopped_ones_are_waiting(tmp_path: Path) -> None:
     past = Past(tmp_path)
     past.trial("0001-b2", (0.5,), None, **{"optim.lr": 1e-3})
     past.trial("0002", (0.4, 0.6), Outcome.STOPPED, **{"optim.lr": 1e-3})
@@ -65,7 +65,7 @@ def test_trials_under_way_are_running_and_stopped_ones_wait(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("url", ["nonsense", "sqlite:////no/such/folder/x.db", "other://x"])
-def test_no_database_is_said(tmp_path: Path, url: str) -> None:
+def test_an_empty_sweep_and_an_invalid_database_are_refused(tmp_path: Path, url: str) -> None:
     past = Past(tmp_path)
     with pytest.raises(NothingUsableError, match="sweep s has no trial yet"):
         export_study(past.folder, url, {})

@@ -1,8 +1,9 @@
-"""What `gc` deletes, and above all what it does not."""
+"""What `ensweep gc` deletes, and what it keeps."""
 
 import random
 from pathlib import Path
 
+import pytest
 from past_sweep import Past
 
 from mlflow_setup.schema import EpochRecord, Outcome, update_best
@@ -16,7 +17,7 @@ def files_of(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in found}
 
 
-def test_only_what_nothing_needs_is_garbage(tmp_path: Path) -> None:
+def test_only_files_that_nothing_needs_are_garbage(tmp_path: Path) -> None:
     past = Past(tmp_path)
     past.trial("0001-b2", (0.9,), Outcome.FINISHED)
     past.trial("0002", (0.8,), Outcome.PRUNED, ("stop",))
@@ -41,12 +42,12 @@ def test_only_what_nothing_needs_is_garbage(tmp_path: Path) -> None:
         path.write_bytes(b"y" * 5)
     before = files_of(past.folder.path)
     garbage = find_garbage(past.folder, keep_pruned_top=2)
-    assert files_of(past.folder.path) == before  # looking deletes nothing
+    assert files_of(past.folder.path) == before  # finding deletes nothing
     assert sum(item.num_bytes for item in garbage) == 10 * 8 + 5 * 2
     for item in garbage:
         item.remove()
-    gone = before - files_of(past.folder.path)
-    assert gone == {
+    deleted = before - files_of(past.folder.path)
+    assert deleted == {
         "trials/0001-b2/checkpoint/00000001/state",
         "trials/0002/checkpoint/00000001/state",
         "trials/0003/checkpoint/00000001/state",
@@ -61,8 +62,8 @@ def test_only_what_nothing_needs_is_garbage(tmp_path: Path) -> None:
     assert find_garbage(past.folder, keep_pruned_top=2) == []
 
 
-def test_a_driver_drops_the_weights_that_gc_would(tmp_path: Path) -> None:
-    """It compares with what trials have come to so far, without looking through all of them."""
+def test_a_driver_deletes_the_same_weights_as_gc(tmp_path: Path) -> None:
+    """It keeps the best scores of all trials in memory, and does not read them again."""
     past = Past(tmp_path)
     for count in (0, 1, 3, 40):
         draw, marked, best = random.Random(count), list[str](), dict[str, dict[str, float]]()
@@ -83,8 +84,8 @@ def test_a_driver_drops_the_weights_that_gc_would(tmp_path: Path) -> None:
         assert bool(marked) == (count < 40)
 
 
-def test_an_encoder_that_no_trial_has_kept_any_more_is_garbage(tmp_path: Path) -> None:
-    """Those of trials that go now are so the next time."""
+def test_a_shared_encoder_that_no_trial_uses_is_garbage(tmp_path: Path) -> None:
+    """The encoder of a trial whose weights are deleted now is garbage the next time."""
     past = Past(tmp_path)
     past.trial("0001", (0.9,), Outcome.FINISHED)
     past.trial("0002", (0.2,), Outcome.DIVERGED)
@@ -96,9 +97,23 @@ def test_an_encoder_that_no_trial_has_kept_any_more_is_garbage(tmp_path: Path) -
         weights = past.folder.trial(name).path / "weights" / "0001"
         weights.mkdir(parents=True)
         (weights / ENCODER_FILE).hardlink_to(shared / name)
-    for gone in ({"none": 100, "weights": 50}, {"0002": 100}, {}):
+    for deleted in ({"none": 100, "weights": 50}, {"0002": 100}, {}):
         garbage = find_garbage(past.folder, keep_pruned_top=0)
-        assert {item.path.name: item.num_bytes for item in garbage} == gone
+        assert {item.path.name: item.num_bytes for item in garbage} == deleted
         for item in garbage:
             item.remove()
     assert [path.name for path in shared.iterdir()] == ["0001"]
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [(0, set()), (1, {"a", "b"}), (2, {"a", "b", "c", "d"}), (9, {"a", "b", "c", "d"})],
+)
+def test_near_top(count: int, expected: set[str]) -> None:
+    best = {
+        "a": {"x": 0.9, "y": 0.1},
+        "b": {"x": 0.1, "y": 0.9},
+        "c": {"x": 0.5, "y": 0.2},
+        "d": {"x": 0.2, "y": 0.2},
+    }
+    assert near_top(best, count) == expected

@@ -1,4 +1,4 @@
-"""From the folder alone: the study, the rungs, the unfinished trials and the rest to come."""
+"""A sweep restored from its folder: study, rungs, unfinished trials, numbers of new ones."""
 
 import errno
 import json
@@ -13,7 +13,6 @@ from mlflow_setup.errors import ConfigError, IntegrityError
 from mlflow_setup.schema import EpochRecord, Outcome
 from search.algorithms.optuna_searcher import OptunaSearcher
 from search.algorithms.rungs import SuccessiveHalving, restore_rungs
-from search.config.sweep_config import SweepConfig
 from search.storage.history import history_to_resume, past_trial, write_history
 from search.storage.sweep_folder import SweepFolder
 
@@ -29,14 +28,14 @@ def past(tmp_path: Path) -> Past:
     return past
 
 
-def test_the_study_is_told_the_truth(past: Past) -> None:
+def test_the_study_is_restored(past: Past) -> None:
     searcher = OptunaSearcher(past.folder.read(), past.history())
-    told = [(trial.state, trial.value) for trial in searcher.study.trials]
-    assert told == [
+    states = [(trial.state, trial.value) for trial in searcher.study.trials]
+    assert states == [
         (TrialState.COMPLETE, 0.6),  # its best, not its last
         (TrialState.PRUNED, 0.4),
         (TrialState.FAIL, None),
-        (TrialState.RUNNING, None),  # the unfinished one: the sampler keeps away from it
+        (TrialState.RUNNING, None),  # unfinished: the sampler avoids its neighbourhood
     ]
     first, pruned, *_ = searcher.study.trials
     assert first.params == {"optim.lr": 1e-4}
@@ -44,7 +43,7 @@ def test_the_study_is_told_the_truth(past: Past) -> None:
     assert pruned.intermediate_values == {1: 0.3, 2: 0.4}
 
 
-def test_unfinished_trials_come_first_as_they_were_then_the_numbers_that_are_free(
+def test_unfinished_trials_come_first_then_new_ones_with_free_numbers(
     past: Past,
 ) -> None:
     searcher = OptunaSearcher(past.folder.read(), past.history())
@@ -59,7 +58,7 @@ def test_unfinished_trials_come_first_as_they_were_then_the_numbers_that_are_fre
     assert running.intermediate_values == {1: 0.45, 2: 0.5}
     new = [searcher.suggest("y"), searcher.suggest("z")]
     assert [trial["trial"] for trial in new if isinstance(trial, dict)] == ["0004", "0006"]
-    assert searcher.suggest("w") is None  # x may yet have to go on elsewhere
+    assert searcher.suggest("w") is None  # trial x may still have to be retried
     for trial_id in "xyz":
         name = searcher.running[trial_id]
         searcher.on_trial_complete(trial_id, None, error=True)
@@ -67,7 +66,7 @@ def test_unfinished_trials_come_first_as_they_were_then_the_numbers_that_are_fre
     assert searcher.suggest("w") == "FINISHED"
 
 
-def test_a_trial_that_was_asked_to_end_is_suggested_again(past: Past) -> None:
+def test_a_stopped_trial_is_suggested_again(past: Past) -> None:
     searcher = OptunaSearcher(past.folder.read(), (), is_stopped=lambda name: True)
     first = searcher.suggest("x")
     searcher.on_trial_complete("x", {"epoch": 2, "num_epochs": 4, "best_overall": 0.5})
@@ -97,7 +96,7 @@ def test_a_resumed_search_does_not_repeat_its_draws(tmp_path: Path) -> None:
         assert again["settings"]["optim.lr"] not in rates
 
 
-def test_the_rungs_are_as_they_were(past: Past) -> None:
+def test_the_rungs_are_restored(past: Past) -> None:
     halving = SuccessiveHalving(1, 2)
     restore_rungs(halving, past.history())
     first, second = halving.rungs
@@ -106,11 +105,11 @@ def test_the_rungs_are_as_they_were(past: Past) -> None:
     assert (first.stops, second.stops) == ([], ["0002"])
     decision = halving.decide("0005", 2, 0.5, 4)
     assert decision.reason == "rung 2: 0.500 not below cut-off 0.500 of 3"
-    assert halving.decide("0005", 2, 0.5, 4) is decision  # told again, decided once
+    assert halving.decide("0005", 2, 0.5, 4) is decision  # reported twice, decided once
     assert len(second.arrivals) == 3
 
 
-def test_what_was_decided_before_the_driver_died_is_done(tmp_path: Path) -> None:
+def test_a_recorded_stop_of_a_lost_driver_is_carried_out(tmp_path: Path) -> None:
     past = Past(tmp_path)
     past.trial("0002", (0.3,), None, ("stop",), **{"optim.lr": 1e-3})
     trial = past.folder.trial("0002")
@@ -130,7 +129,7 @@ def test_what_was_decided_before_the_driver_died_is_done(tmp_path: Path) -> None
 def test_a_paused_trial_may_be_promoted_by_the_next_driver(
     tmp_path: Path, outcome: Outcome | None
 ) -> None:
-    """Also one of a sweep that was over, and is extended."""
+    """Also in a sweep that had ended and is extended."""
     past = Past(tmp_path, scheduler={"name": "asha"}, search={"num_samples": 3})
     past.trial("0001", (0.5,), outcome, ("pause",), **{"optim.lr": 1e-4})
     past.trial("0002", (0.6, 0.7), Outcome.PRUNED, ("continue", "stop"), **{"optim.lr": 1e-3})
@@ -141,19 +140,14 @@ def test_a_paused_trial_may_be_promoted_by_the_next_driver(
     assert searcher.paused["0001"]["settings"]["optim.lr"] == 1e-4
     assert list(searcher.waiting) == []
     assert [trial.state for trial in searcher.study.trials] == [TrialState.PRUNED] * 2
-    searcher.numbers.clear()
-    over = OptunaSearcher(sweep_without_more(past), past.history())
-    assert list(over.paused) == ([] if outcome is Outcome.PRUNED else ["0001"])
-
-
-def sweep_without_more(past: Past) -> SweepConfig:
     sweep = past.folder.read()
     search = sweep.search.model_copy(update={"num_samples": 2})
-    return sweep.model_copy(update={"search": search})
+    ended = OptunaSearcher(sweep.model_copy(update={"search": search}), past.history())
+    assert list(ended.paused) == ([] if outcome is Outcome.PRUNED else ["0001"])
 
 
 def test_trials_that_failed_may_be_run_again(past: Past) -> None:
-    """Those that diverged would diverge again."""
+    """Not those that diverged: they would diverge again."""
     past.trial("0004", (0.3,), Outcome.FAILED, **{"optim.lr": 3e-4})
     assert history_to_resume(past.folder) == past.history()
     history = history_to_resume(past.folder, retry_failed=True)
@@ -164,7 +158,7 @@ def test_trials_that_failed_may_be_run_again(past: Past) -> None:
     assert past.history() == history
 
 
-def test_the_sweep_is_read_as_it_was_asked_for_with_its_extensions(tmp_path: Path) -> None:
+def test_a_sweep_is_read_with_its_extensions(tmp_path: Path) -> None:
     past = Past(tmp_path)
     asked = sweep_of(tmp_path)
     read = past.folder.read()
@@ -177,7 +171,7 @@ def test_the_sweep_is_read_as_it_was_asked_for_with_its_extensions(tmp_path: Pat
         past.folder.read()
 
 
-def test_a_damaged_record_is_named(past: Past) -> None:
+def test_a_damaged_record_is_reported(past: Past) -> None:
     path = past.folder.trial("0003").path / "config.json"
     path.write_text(json.dumps({"trial": 3}))
     with pytest.raises(IntegrityError, match=str(path)):
@@ -219,15 +213,15 @@ def test_each_task_can_be_an_objective_of_its_own(tmp_path: Path) -> None:
     assert len(searcher.study.best_trials) == 2
 
 
-def test_whether_a_sweep_has_begun(tmp_path: Path) -> None:
+def test_has_begun(tmp_path: Path) -> None:
     folder = SweepFolder(tmp_path, "s")
     assert not folder.has_begun()
-    folder.path.mkdir()  # a driver died while it made the folder
+    folder.path.mkdir()  # a driver was lost while it created the folder
     (folder.path / ".tmp-sweep.yaml").touch()
     assert not folder.has_begun()
     assert not folder.path.exists()
     folder.path.mkdir()
-    (folder.path / "mine.txt").touch()  # somebody else's
+    (folder.path / "mine.txt").touch()  # not of a sweep
     assert not folder.has_begun()
     assert (folder.path / "mine.txt").exists()
     (folder.path / "mine.txt").unlink()
@@ -237,7 +231,7 @@ def test_whether_a_sweep_has_begun(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", '{"recipe": "b3", ', "[]", "\0\0"])
-def test_a_damaged_sweep_file_is_no_sweep_of_defaults(past: Past, content: str) -> None:
+def test_a_damaged_sweep_file_is_refused(past: Past, content: str) -> None:
     (past.folder.path / "sweep.yaml").write_text(content, encoding="utf-8")
     with pytest.raises(IntegrityError, match=r"sweep\.yaml") as caught:
         past.folder.read()
@@ -248,7 +242,7 @@ def test_a_damaged_sweep_file_is_no_sweep_of_defaults(past: Past, content: str) 
     ("num_epochs", "has_checkpoint", "expected"),
     [(4, False, Outcome.FINISHED), (4, True, None), (3, False, None)],
 )
-def test_a_trial_that_ran_to_its_end_and_lost_its_outcome_has_finished(
+def test_a_complete_trial_with_a_damaged_outcome_has_finished(
     tmp_path: Path, num_epochs: int, has_checkpoint: bool, expected: Outcome | None
 ) -> None:
     past = Past(tmp_path)
@@ -263,7 +257,7 @@ def test_a_trial_that_ran_to_its_end_and_lost_its_outcome_has_finished(
     assert ended is None or (ended.epoch, ended.reason) == (4, "ran 4 epochs")
 
 
-def test_a_sweep_that_cannot_be_written_down_leaves_its_name_free(
+def test_a_sweep_that_cannot_be_written_leaves_its_name_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(path: Path, content: object) -> None:

@@ -1,4 +1,4 @@
-"""A sweep's folder is found by its name, or by its age; and what is said of a full disk."""
+"""A sweep's folder: found by name or as the latest, on disk or in a store; the space it needs."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,7 @@ from search.storage.sweep_folder import SweepFolder, find_sweep, shortage, sweep
 from trainable.storage.address import trial_at
 
 
-def test_the_need_is_that_of_the_largest_trial_for_each_that_is_left(tmp_path: Path) -> None:
+def test_each_trial_that_is_left_needs_the_space_of_the_largest(tmp_path: Path) -> None:
     past = Past(tmp_path)
     assert shortage(past.folder, 3).endswith("MB are free on the sweep's disk")
     for name, size in (("0001-b2", 10), ("0002", 2_000_000)):
@@ -24,7 +24,7 @@ def test_the_need_is_that_of_the_largest_trial_for_each_that_is_left(tmp_path: P
     assert shortage(past.folder, 0).endswith("on the sweep's disk")
 
 
-def test_a_sweep_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_invalid_and_existing_names(tmp_path: Path) -> None:
     with pytest.raises(NothingUsableError, match="no sweep 'none' in"):
         SweepFolder(tmp_path, "none").read()
     with pytest.raises(NothingUsableError, match="no sweep in"):
@@ -62,7 +62,7 @@ def test_a_sweep_in_an_object_store_is_the_same_on_every_machine(
     assert read_history(found.trial_folders()) == read_history(past.folder.trial_folders())
     assert found.command("resume") == f"ensweep resume s --storage {URI}"
     assert found.trial("0001").kept_epochs() == [2]
-    assert not (found.trial("0001").weights_dir(2) / "w").exists()  # nobody has asked for it
+    assert not (found.trial("0001").weights_dir(2) / "w").exists()  # downloaded only when needed
     assert (found.trial("0001").require_weights(2) / "w").read_text() == "w"
     trial = trial_at(found.trial("0001").snapshot().weights_uri)
     assert trial.trial().trial == "0001"
@@ -73,12 +73,12 @@ def test_a_sweep_in_an_object_store_is_the_same_on_every_machine(
     assert sweep_names(here.root) == []
 
 
-def test_a_driver_that_died_before_its_sweep_was_in_the_store_takes_no_name(
+def test_a_driver_lost_before_its_sweep_is_in_the_store_leaves_the_name_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machines = Machines(monkeypatch, tmp_path)
-    dead, successor = machines.copy("dead"), machines.copy("successor")
-    dead.claim(dead.root / "s")
+    lost, successor = machines.copy("dead"), machines.copy("successor")
+    lost.claim(lost.root / "s")
     folder = SweepFolder(successor.root, "s")
     assert not folder.has_begun()
     assert machines.names() == []

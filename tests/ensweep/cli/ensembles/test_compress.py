@@ -30,7 +30,7 @@ def invoke(*words: str | Path) -> Any:
     return result
 
 
-def test_an_ensemble_becomes_one_model(
+def test_an_ensemble_is_distilled_into_one_model(
     tiny_bundle: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a storage URI, a stopped student is resumed on another machine."""
@@ -79,7 +79,9 @@ def test_an_ensemble_becomes_one_model(
         invoke(*words, "--output", output, "train.num_epochs=1")
 
 
-def test_the_student_is_as_the_best_member_or_a_recipe(tiny_bundle: Path, tiny_data: Path) -> None:
+def test_the_student_is_configured_like_the_best_member_or_a_recipe(
+    tiny_bundle: Path, tiny_data: Path
+) -> None:
     contents = Bundle.load(tiny_bundle).contents
     weights = dict.fromkeys(contents.members, 0.0)
     for entry in contents.tasks.values():
@@ -98,7 +100,7 @@ def test_the_student_is_as_the_best_member_or_a_recipe(tiny_bundle: Path, tiny_d
 
 
 def test_a_student_is_never_a_baseline(tiny_bundle: Path, tiny_data: Path, tmp_path: Path) -> None:
-    """Without soft labels, whatever their weight."""
+    """Baselines do not learn from soft labels, even if one has the largest weight."""
     best = student_of(tiny_bundle, tiny_data).recipe.removeprefix("member ")
     folder = shutil.copytree(tiny_bundle, tmp_path / "bundle")
     content = json.loads((folder / ENSEMBLE).read_text())
@@ -112,7 +114,9 @@ def test_a_student_is_never_a_baseline(tiny_bundle: Path, tiny_data: Path, tmp_p
         student_of(folder, tiny_data, "frozen-linear")
 
 
-def test_no_member_has_every_task(tiny_bundle: Path, tiny_data: Path, tmp_path: Path) -> None:
+def test_an_ensemble_without_a_member_for_all_tasks_is_refused(
+    tiny_bundle: Path, tiny_data: Path, tmp_path: Path
+) -> None:
     folder = shutil.copytree(tiny_bundle, tmp_path / "bundle")
     content = json.loads((folder / ENSEMBLE).read_text())
     names = sorted(content["members"])

@@ -27,15 +27,10 @@ LABELS = {
 
 
 @pytest.fixture(autouse=True)
-def _no_settings_of_the_user(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if request.function is not test_a_choice_is_one_run_and_the_same_one_no_other:
-        monkeypatch.setattr(
-            "ensemble.presentation.figures.pictures", lambda pool, choice: {"gain.png": b""}
-        )  # for speed
-    for name in ("MLFLOW_TRACKING_URI", "ENSWEEP_STORAGE"):
-        monkeypatch.delenv(name, raising=False)
+def _no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes seconds."""
+    if request.function is not test_a_choice_is_logged_as_one_run_only_once:
+        monkeypatch.setattr("ensemble.presentation.figures.pictures", lambda *_: {"gain.png": b""})
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +122,7 @@ def test_the_table_of_the_latest_sweep(storage: Path) -> None:
     )
 
 
-def test_where_selective_does_not_win_it_is_said(storage: Path) -> None:
+def test_a_selective_ensemble_that_is_not_better_is_noted(storage: Path) -> None:
     lines = invoke("old", "--storage", str(storage), "--method", "skill").stdout.splitlines()
     notes = [line for line in lines if "is not above best single" in line]
     assert len(notes) == len(LABELS) + 1  # and overall
@@ -147,7 +142,7 @@ def test_json(storage: Path) -> None:
     assert members[0]["weights_uri"].endswith("/weights")
 
 
-def test_a_choice_is_one_run_and_the_same_one_no_other(storage: Path) -> None:
+def test_a_choice_is_logged_as_one_run_only_once(storage: Path) -> None:
     words = ["old", "--storage", str(storage), "--method", "top"]
     first = invoke(*words).stderr
     tracking = resolve_tracking(storage)
@@ -163,19 +158,16 @@ def test_a_choice_is_one_run_and_the_same_one_no_other(storage: Path) -> None:
     assert metrics["held_out/selective/paraphrase/accuracy"] == pytest.approx(2 / 3, abs=0.1)
     assert metrics["gain_over_simple/overall/value"] == 0
     assert metrics["num_encoders"] == metrics["trajectory/paraphrase/accuracy"] / (53 / 80) == 1
-    found = {entry.path for entry in tracking.client.list_artifacts(run.info.run_id)}
-    assert found == {"choice.json", "record.json"}  # no picture for one member
-    folder = storage / "old" / "ensemble"
-    for name in found - {"choice.json", "record.json"}:
-        assert (folder / name).read_bytes().startswith(b"\x89PNG")
-    (note,) = folder.glob("*.json")
+    artifacts = {entry.path for entry in tracking.client.list_artifacts(run.info.run_id)}
+    assert artifacts == {"choice.json", "record.json"}  # no picture for one member
+    (note,) = (storage / "old" / "ensemble").glob("*.json")
     assert json.loads(note.read_text()) == {"members": [{"trial": "0001", "epoch": 1}]}
 
 
-def test_pictures_of_a_choice_that_is_known_are_not_drawn_again(
+def test_pictures_of_a_logged_choice_are_not_drawn_again(
     storage: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pictures are taken from the run that is logged already."""
+    """They are downloaded from the run."""
     words = ["new", "--storage", str(storage), "--method", "top", "--max-members", "2"]
     picture = storage / "new" / "ensemble" / "gain.png"
     drawn = {"gain.png": b"drawn"}
@@ -187,9 +179,8 @@ def test_pictures_of_a_choice_that_is_known_are_not_drawn_again(
     assert picture.read_bytes() == b"drawn"
 
 
-def test_what_is_preferred_ships(storage: Path) -> None:
-    """Not two models of which similarity is clearly worse than by one, whatever the other task
-    gains."""
+def test_the_preference_decides_what_ships(storage: Path) -> None:
+    """With a preference, two models do not ship if a task is clearly worse than with one."""
     given = ["new", "--storage", str(storage), "--method", "top", "--json"]
     whole = json.loads(invoke(*given).stdout)
     assert (whole["prefer"], whole["num_encoders"]["selective"]) == (None, 2)
@@ -198,10 +189,10 @@ def test_what_is_preferred_ships(storage: Path) -> None:
         assert (content["prefer"], content["num_encoders"]["selective"]) == (prefer, 1)
         assert content["verdict"].startswith("ship 1 encoder: the best single model; 2 encoders ")
         assert content["verdict"].endswith("clearly worse than with its best single model")
-        assert content["milliseconds"] is None  # the weights here are none
+        assert content["milliseconds"] is None  # these runs have no weights
 
 
-def test_where_nothing_can_be_logged_the_choice_is_shown(
+def test_a_choice_that_cannot_be_logged_is_shown(
     storage: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*args: object, **settings: object) -> None:
@@ -235,8 +226,8 @@ def test_predictions_from_a_file(storage: Path, tmp_path: Path) -> None:
     assert "  added mine.csv to paraphrase: labels, each with probability 0.9\n" in result.stdout
     assert "  selective   1.0000  1.0000  1.000 mine.csv\n" in result.stdout
     command = f"ensweep export old --method single --output old-bundle --storage {storage}"
-    said = f"ensweep export will choose without mine.csv\nnext: {command}\n"
-    assert result.stderr.endswith(said)
+    note = f"ensweep export will choose without mine.csv\nnext: {command}\n"
+    assert result.stderr.endswith(note)
     content = json.loads(invoke(*words, "--json").stdout)
     assert content["added"][0]["file"] == "mine.csv"
     assert content["num_candidates"] == 1
@@ -256,11 +247,11 @@ def test_listed_runs(storage: Path) -> None:
         invoke("--storage", str(storage), *listed, "--method", "top", "--add", "x.csv")
 
 
-def test_a_rule_and_a_number_of_members_can_be_asked_for(storage: Path) -> None:
+def test_the_rule_and_the_number_of_members_can_be_set(storage: Path) -> None:
     given = ["--method", "simple", "--max-members", "1", "--json"]
     content = json.loads(invoke("new", "--storage", str(storage), *given).stdout)
+    assert [task["rule"] for task in content["tasks"].values()] == ["simple", "simple"]
     for task in content["tasks"].values():
-        assert task["rule"] == "simple"
         assert [member["weight"] for member in task["methods"]["selective"]["members"]] == [1.0]
         assert task["optimism"] == pytest.approx(
             task["methods"]["selective"]["scores"]["in_sample"]
@@ -268,7 +259,7 @@ def test_a_rule_and_a_number_of_members_can_be_asked_for(storage: Path) -> None:
         )
 
 
-def test_what_is_averaged_and_a_linear_model_can_be_asked_for(storage: Path) -> None:
+def test_the_average_and_a_linear_model_can_be_set(storage: Path) -> None:
     given = ["--method", "stacking", "--average", "probabilities", "--json"]
     content = json.loads(invoke("new", "--storage", str(storage), *given).stdout)
     selective = content["tasks"]["paraphrase"]["methods"]["selective"]
@@ -285,7 +276,7 @@ def test_a_cost_that_is_not_recorded_cannot_be_capped(storage: Path) -> None:
     assert content["num_encoders"] == content["num_parameters"]
 
 
-def test_an_unknown_rule_is_refused_with_those_there_are(storage: Path) -> None:
+def test_an_unknown_rule_is_refused_with_the_known_ones(storage: Path) -> None:
     with pytest.raises(ConfigError, match=r"--method greddy: no such rule\nfix: one of simple, "):
         invoke("new", "--storage", str(storage), "--method", "greddy")
 
@@ -297,7 +288,7 @@ def test_an_unknown_rule_is_refused_with_those_there_are(storage: Path) -> None:
         ([], "no sweep is tracked"),
     ],
 )
-def test_nothing_to_choose_from(
+def test_a_storage_or_sweep_without_trials_is_refused(
     storage: Path, tmp_path: Path, words: list[str], message: str
 ) -> None:
     where = storage if words else tmp_path

@@ -14,9 +14,8 @@ from mlflow_setup.tracking.store import Tracking, resolve_tracking
 
 
 @pytest.fixture
-def tracking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tracking:
+def tracking(tmp_path: Path) -> Tracking:
     """A model of three versions; the alias points to the second."""
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     tracking = resolve_tracking(tmp_path / "my runs")
     tracking.client.create_registered_model("reviews")
     for number in (1, 2, 3):
@@ -29,7 +28,7 @@ def champion(tracking: Tracking) -> str:
     return str(tracking.client.get_model_version_by_alias("reviews", "champion").version)
 
 
-def test_an_alias_is_moved_and_back_again(tracking: Tracking, tmp_path: Path) -> None:
+def test_an_alias_is_moved_and_restored(tracking: Tracking, tmp_path: Path) -> None:
     words = ["register", "models:/reviews/3", "--storage", str(tmp_path / "my runs")]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
@@ -45,12 +44,12 @@ def test_an_alias_is_moved_and_back_again(tracking: Tracking, tmp_path: Path) ->
     assert (content["version"], content["version_before"], content["run_id"]) == ("2", "2", None)
 
 
-def test_a_new_alias_was_none_before(tracking: Tracking) -> None:
+def test_a_new_alias_has_no_earlier_version(tracking: Tracking) -> None:
     assert move_alias(tracking, "models:/reviews/1", "old") == Registered("1", None)
 
 
 @pytest.mark.parametrize("uri", ["models:/reviews@champion", "models:/reviews/9", "models:/none/1"])
-def test_what_is_no_version_is_refused(tracking: Tracking, uri: str) -> None:
+def test_a_uri_without_a_version_is_refused(tracking: Tracking, uri: str) -> None:
     with pytest.raises(ConfigError):
         move_alias(tracking, uri)
     done = CliRunner().invoke(app, ["register", uri, "--storage", str(tracking.database.parent)])  # type: ignore[union-attr]

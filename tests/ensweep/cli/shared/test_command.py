@@ -30,19 +30,20 @@ def examples(command: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("path", ALL)
-def test_each_example_is_taken_by_its_command(path: str) -> None:
+def test_each_example_is_valid(path: str) -> None:
     found = examples(ALL[path])
     assert found, f"{path} has no example in its help"
     for line in found:
         program, *words = shlex.split(line)
         assert (program, words[: len(path.split())]) == ("ensweep", path.split())
-        ALL[path].make_context(path, words[len(path.split()) :])  # raises what a user would read
+        ALL[path].make_context(path, words[len(path.split()) :])  # raises if it is wrong
 
 
 def test_help_lists_every_command_in_the_order_of_use() -> None:
     text = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"}).stdout
     panels = [text.index(f"─ {panel} ") for panel in COMMANDS]
     assert panels == sorted(panels)
+    assert "Exit codes" in text
     for name in ROOT.commands:  # type: ignore[attr-defined]
         assert f"│ {name} " in text
 

@@ -10,9 +10,8 @@ from ensweep.cli.app import app
 from mlflow_setup.schema import Outcome
 
 
-def offered(line: str) -> list[str]:
-    """The completions, requested as bash does: the words so far, and the index of the current
-    one."""
+def completions(line: str) -> list[str]:
+    """Completions as requested by bash: the words so far, and the index of the last one."""
     words = line.split(" ")
     environment = {
         "_ENSWEEP_COMPLETE": "complete_bash",
@@ -24,7 +23,7 @@ def offered(line: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("line", "some"),
+    ("line", "expected"),
     [
         ("ensweep train b3-no-m", ["b3-no-mnr"]),
         ("ensweep recipes show b", ["b3", "baseline"]),
@@ -38,12 +37,14 @@ def offered(line: str) -> list[str]:
         ("ensweep dele", ["delete"]),
     ],
 )
-def test_names_of_ours_are_offered(line: str, some: list[str], tmp_path: Path) -> None:
+def test_commands_recipes_sweeps_settings_and_trials_are_completed(
+    line: str, expected: list[str], tmp_path: Path
+) -> None:
     past = Past(tmp_path)
     for name in ("0001", "0002"):
         past.trial(name, (0.5,), Outcome.FINISHED)
-    assert set(some) <= set(offered(line.replace("STORAGE", str(tmp_path))))
+    assert set(expected) <= set(completions(line.replace("STORAGE", str(tmp_path))))
 
 
-def test_nothing_is_offered_where_nothing_is(tmp_path: Path) -> None:
-    assert offered(f"ensweep gc --storage {tmp_path / 'none'} ") == []
+def test_a_missing_storage_folder_has_no_completions(tmp_path: Path) -> None:
+    assert completions(f"ensweep gc --storage {tmp_path / 'none'} ") == []

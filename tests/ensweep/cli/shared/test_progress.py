@@ -1,4 +1,4 @@
-"""Bars in a terminal, a few lines elsewhere."""
+"""Progress: bars in a terminal, a few lines elsewhere."""
 
 import io
 from pathlib import Path
@@ -12,11 +12,11 @@ from trainable.runtime.progress import Tally, Work, report_to
 
 
 @pytest.fixture(autouse=True)
-def _always(monkeypatch: pytest.MonkeyPatch) -> None:
+def _report_always(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trainable.runtime.progress._REPORT_SECONDS", 0.0)
 
 
-def test_a_terminal_gets_bars_that_go_with_the_work() -> None:
+def test_a_terminal_shows_bars_while_work_runs() -> None:
     text = io.StringIO()
     console = Console(file=text, width=120, force_terminal=True)
     with show_progress(console):
@@ -33,10 +33,10 @@ def test_a_terminal_gets_bars_that_go_with_the_work() -> None:
     for part in ("epoch 1/3", "50%", "loss 0.7500", "examples/s", "s left", "looking at data"):
         assert part in seen
     for gone in ("epoch 1/3", "embedding sentences", "looking at data"):
-        assert gone not in seen.rpartition("looking at cluster")[2]  # the last picture
+        assert gone not in seen.rpartition("looking at cluster")[2]  # the last frame
 
 
-def test_elsewhere_a_line_comes_seldom(
+def test_without_a_terminal_a_line_is_written_now_and_then(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = 0.0
@@ -56,7 +56,7 @@ def test_elsewhere_a_line_comes_seldom(
     ]
 
 
-def test_embedding_tells_of_every_sentence(tiny_runs: Path) -> None:
+def test_the_progress_of_embedding_counts_every_sentence(tiny_runs: Path) -> None:
     from trainable.batches.tokenization import load_tokenizer, tokenise
     from trainable.config.parse import from_flat
     from trainable.model.multitask import load_member
@@ -68,9 +68,9 @@ def test_embedding_tells_of_every_sentence(tiny_runs: Path) -> None:
     model = load_member(weights, trial.encoder_dir, from_flat(trial.trial().config))
     texts = ["a film", "a warm film", "a film", "the plot"]
     tokens = tokenise(texts, load_tokenizer(trial.encoder_dir), 16)
-    told: list[Work] = []
-    with report_to(told.append):
+    reports: list[Work] = []
+    with report_to(reports.append):
         precision = choose_precision("fp32", next(model.parameters()).device)
         embeddings_of(model, tokens, 1, precision)
-    assert {work.what for work in told} == {"embedding sentences"}
-    assert [round(work.done, 6) for work in told] == [0, 1.333333, 2.666667, 4]
+    assert {work.what for work in reports} == {"embedding sentences"}
+    assert [round(work.done, 6) for work in reports] == [0, 1.333333, 2.666667, 4]

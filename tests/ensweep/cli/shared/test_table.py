@@ -1,4 +1,4 @@
-"""Which columns fit a terminal, and how wide each is."""
+"""Tables: the columns that fit a terminal, and their widths."""
 
 import pytest
 
@@ -30,7 +30,7 @@ ORDER = ("trial", "overall", "why", "optim.lr")
         (70, {"trial": 13, "overall": 7, "optim.lr": 5, "why": 39}),
     ],
 )
-def test_what_fits_a_width(width: int, expected: dict[str, int]) -> None:
+def test_columns_that_fit_a_width(width: int, expected: dict[str, int]) -> None:
     assert fitting(columns(), ORDER, width) == expected
 
 
@@ -46,7 +46,7 @@ def test_no_line_is_wider_than_the_terminal(
     assert left_out == {30: ["why"], 60: ["optim.lr"]}.get(width, [])
 
 
-def test_a_file_gets_everything_and_markup_is_text(
+def test_without_a_terminal_nothing_is_cut_and_markup_is_not_interpreted(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)

@@ -1,4 +1,4 @@
-"""`ensweep doctor`: what it checks, that it shows no secrets and creates nothing."""
+"""`ensweep doctor` finds problems, shows no secrets and creates nothing."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ def doctor(*words: str | Path, **environment: str) -> Result:
     return CliRunner().invoke(app, ["doctor", *map(str, words)], env=environment)
 
 
-def test_it_looks_at_all_and_makes_nothing(tmp_path: Path) -> None:
+def test_it_checks_everything_and_creates_nothing(tmp_path: Path) -> None:
     result = doctor("--storage", tmp_path / "runs", "--json", HF_TOKEN=SECRET)
     assert result.exit_code == 0, result.output
     checks = {each["name"]: each for each in json.loads(result.stdout)["checks"]}
@@ -37,14 +37,13 @@ def test_no_secret_is_shown(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("broken", ["storage", "tracking", "environment"])
-def test_what_is_broken_has_a_fix_and_the_exit_code(broken: str, tmp_path: Path) -> None:
+def test_a_problem_has_a_fix_and_an_exit_code(broken: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    (tmp_path / "mlflow.db").write_text("no database at all, whatever its name")
+    (tmp_path / "mlflow.db").write_text("not a database")
     storage = tmp_path / "file" if broken == "storage" else tmp_path
-    other = "sqlite:///" + str(tmp_path / "none.db")
     words = ["--storage", storage, "--json"]
     if broken != "tracking":
-        words += ["--tracking-uri", other]
+        words += ["--tracking-uri", f"sqlite:///{tmp_path}/none.db"]
     given = {"ENSWEEP_OPTIM__LRR": "1"} if broken == "environment" else {}
     result = doctor(*words, **given)
     assert result.exit_code == 2

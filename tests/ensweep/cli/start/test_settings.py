@@ -1,4 +1,4 @@
-"""Every setting is explained: on the command line, in docs/settings.md, and after a typo."""
+"""Every setting is described: on the command line, in docs/settings.md, and after a typo."""
 
 import json
 from pathlib import Path
@@ -19,17 +19,17 @@ def run(*words: str) -> Result:
     return CliRunner().invoke(app, list(words))
 
 
-def test_every_setting_has_a_meaning_a_range_and_a_section() -> None:
+def test_every_setting_has_a_description_a_range_and_a_section() -> None:
     settings = every_setting()
     assert {s.key for s in settings} >= {*valid_keys(), *SWEEP_KEYS}
     assert [s.key for s in settings if not s.meaning or not s.range] == []
-    assert [s.key for s in settings if not s.section] == []  # its class says what it is about
+    assert [s.key for s in settings if not s.section] == []  # the docstring of its class
 
 
-def test_the_page_is_what_the_command_prints() -> None:
+def test_the_page_equals_the_output_of_the_command() -> None:
     printed = run("settings", "--markdown").stdout
     assert PAGE.read_text(encoding="utf-8") == printed, (
-        "write it anew: ensweep settings --markdown > docs/settings.md"
+        "write it again: ensweep settings --markdown > docs/settings.md"
     )
     assert "| `optim.lr` | `1e-05` | number above 0 and below 1 | Learning rate" in printed
 
@@ -44,7 +44,7 @@ def test_the_page_is_what_the_command_prints() -> None:
         ("max_hours", "budget.max_hours", []),
     ],
 )
-def test_a_setting_is_found_by_its_key_its_section_or_its_last_word(
+def test_a_setting_is_found_by_its_key_section_or_last_part(
     key: str, first: str, others: list[str]
 ) -> None:
     found = list(json.loads(run("settings", key, "--json").stdout)["settings"])
@@ -53,16 +53,15 @@ def test_a_setting_is_found_by_its_key_its_section_or_its_last_word(
     assert run("settings", key).stdout.startswith(f"{first}\n  ")
 
 
-def test_an_unknown_setting_names_the_nearest() -> None:
+def test_an_unknown_setting_is_reported_with_the_nearest() -> None:
     error = run("settings", "dropuot").exception
     assert isinstance(error, ConfigError)
-    assert "no setting 'dropuot'; the nearest: model.head_dropout" in str(error) or (
-        "model.encoder_dropout" in str(error)
-    )
+    nearest = "model.head_dropout, model.encoder_dropout, "
+    assert str(error).startswith(f"no setting 'dropuot'; the nearest: {nearest}")
 
 
 @pytest.mark.parametrize(
-    ("words", "answer"),
+    ("words", "fix"),
     [
         (["train", "b3", "--lr", "3e-4"], "optim.lr=VALUE"),
         (["train", "b3", "--optim.lr=3e-4"], "optim.lr=VALUE"),
@@ -70,13 +69,15 @@ def test_an_unknown_setting_names_the_nearest() -> None:
         (["pretrain", "b3", "--output", "x", "--batch-size", "3"], "batching.batch_size=VALUE"),
     ],
 )
-def test_an_option_that_is_a_setting_is_answered_with_it(words: list[str], answer: str) -> None:
+def test_an_option_that_is_a_setting_is_reported_with_the_setting(
+    words: list[str], fix: str
+) -> None:
     error = run(*words).exception
     assert isinstance(error, ConfigError)
-    assert str(error.fix).startswith(answer)
+    assert str(error.fix).startswith(fix)
 
 
-def test_other_unknown_options_are_answered_as_ever() -> None:
+def test_other_unknown_options_are_reported_by_typer() -> None:
     unknown = run("train", "b3", "--storrage", "x")
     assert unknown.exit_code == 2
     assert "--storage" in unknown.stderr

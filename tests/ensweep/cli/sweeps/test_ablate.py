@@ -1,4 +1,4 @@
-"""The commands `ensweep ablate` and `ensweep studies`."""
+"""The command `ensweep ablate`."""
 
 import json
 from pathlib import Path
@@ -20,12 +20,6 @@ from trainable.config.parse import from_flat
 from trainable.storage.trial_folder import TrialFolder
 
 
-@pytest.fixture(autouse=True)
-def _no_settings_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("MLFLOW_TRACKING_URI", "ENSWEEP_STORAGE", "RAY_ADDRESS"):
-        monkeypatch.delenv(name, raising=False)
-
-
 def invoke(*words: str) -> Result:
     result = CliRunner().invoke(app, list(words))
     if isinstance(result.exception, ValueError):
@@ -33,44 +27,36 @@ def invoke(*words: str) -> Result:
     return result
 
 
-def test_studies_are_listed_with_a_line_each() -> None:
-    lines = invoke("studies").stdout.splitlines()
-    assert [line.split()[0] for line in lines] == [
-        "figure2",
-        "figure3",
-        "further",
-        "heads",
-        "paper",
-        "signs",
-    ]
-    listed = json.loads(invoke("studies", "--json").stdout)["studies"]
-    assert listed["figure3"].startswith("The paper's figure 3")
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("study") / "runs"
 
 
-@pytest.mark.slow
-def test_a_study_from_start_to_end(
-    tiny_encoder: Path,
-    tiny_data: Path,
-    tmp_path: Path,
-    one_ray: None,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """B4 and similar rows over two seeds under Ray; then only the tables, which are the same.
-
-    What rows share is computed once: the encoder of all, and the teachers for seeds 0 and 1, which
-    are the base row's trials.
-    """
-    storage = tmp_path / "runs"
-    words = [
+@pytest.fixture(scope="module")
+def words(storage: Path, tiny_encoder: Path, tiny_data: Path) -> list[str]:
+    """The command that runs B4 and similar rows over two seeds."""
+    return [
         *("ablate", "figure2", "--rows", "b4,b3-ensemble-distillation", "--name", "mine"),
         *("--storage", str(storage), "--data-dir", str(tiny_data), f"model.encoder={tiny_encoder}"),
         *("train.num_epochs=2", "pretrain.max_steps=3", "train.precision=fp32", "optim.lr=1e-3"),
-        *("resources.gpus_per_trial=0", "resources.max_concurrent_trials=1"),
+        *("resources.gpus_per_trial=0", "resources.max_concurrent_trials=1", "--seeds", "2"),
     ]
-    result = invoke(*words, "--seeds", "2")
-    assert result.exit_code == 0, result.stderr
-    assert "4 rows, 6 trials" in result.stderr
-    assert "B3 by epoch" in result.stdout
+
+
+@pytest.fixture(scope="module")
+def ran(words: list[str], one_ray: None) -> Result:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.delenv("MLFLOW_TRACKING_URI", raising=False)
+        return invoke(*words)
+
+
+@pytest.mark.slow
+def test_a_study_runs_its_rows_and_logs_its_tables(ran: Result, storage: Path) -> None:
+    """What rows share is computed once: the encoder of all, and the teachers for seeds 0 and 1,
+    which are the base row's trials."""
+    assert ran.exit_code == 0, ran.stderr
+    assert "4 rows, 6 trials" in ran.stderr
+    assert "B3 by epoch" in ran.stdout
     shared = {
         kind: len(list((storage / ".shared").glob(f"{kind}/*/{file}")))
         for kind, file in (
@@ -81,32 +67,40 @@ def test_a_study_from_start_to_end(
     }
     assert shared == {"encoders": 1, "soft_labels": 4, "teachers": 2}  # for seeds 2 and 3
     folder = storage / "mine" / "ablation"
-    written = {path.name: path.read_bytes() for path in folder.iterdir()}
     names = {"ablation.csv", "ablation.md", "ablation.png", "runs.csv", "curves.csv"}
-    assert names | {"figure4.png", "figure5.png"} == set(written)
+    names |= {"figure4.png", "figure5.png"}
+    assert {path.name for path in folder.iterdir()} == names
     rows = pd.read_csv(folder / "runs.csv").groupby("row")["trial"].apply(list)
     assert rows["B4 of 20 epochs"] == rows["B3 + self-distillation"] == ["0003-b4", "0004-b4"]
     tracking = resolve_tracking(storage)
     (run,) = tracking.search({"kind": "sweep"})
     artifacts = tracking.client.list_artifacts(run.info.run_id, "ablation")
-    assert {Path(artifact.path).name for artifact in artifacts} == set(written)
+    assert {Path(artifact.path).name for artifact in artifacts} == names
+
+
+@pytest.mark.slow
+def test_a_study_is_evaluated_again(
+    ran: Result, words: list[str], storage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the same numbers, also from an object store."""
+    table = storage / "mine" / "ablation" / "ablation.csv"
+    before = table.read_bytes()
     with pytest.raises(ConfigError, match="0002-b3 ran with other settings"):
         invoke(*words, "--seeds", "1", "--evaluate-only")
-    again = invoke(*words, "--seeds", "2", "--evaluate-only", "--json")
+    again = invoke(*words, "--evaluate-only", "--json")
     assert again.exit_code == 0
     content = json.loads(again.stdout)
-    assert [line["recipe"] for line in content["lines"]] == [
-        *("b3", "b4", "b4", "b3-ensemble-distillation")
-    ]
+    recipes = [line["recipe"] for line in content["lines"]]
+    assert recipes == ["b3", "b4", "b4", "b3-ensemble-distillation"]
     assert content["lines"][0]["differences"] is None
     overall = content["lines"][1]["differences"]["dev/overall"]
     assert overall["low"] <= overall["value"] <= overall["high"]
-    assert (folder / "ablation.csv").read_bytes() == written["ablation.csv"]
+    assert table.read_bytes() == before
     machines = Machines(monkeypatch, tmp_path)
     for path in (path for path in (storage / "mine").rglob("*") if path.is_file()):
         machines.memory.put(path.relative_to(storage).as_posix(), path)
     place = ["--storage", URI, "--tracking-uri", f"sqlite:///{storage}/mlflow.db"]
-    there = invoke(*words, "--seeds", "2", "--evaluate-only", "--json", *place)
+    there = invoke(*words, "--evaluate-only", "--json", *place)
     assert json.loads(there.stdout) == content | {"folder": f"{URI}/mine/ablation"}
 
 
@@ -120,7 +114,7 @@ def test_resume_if_begun_needs_a_name() -> None:
         invoke("ablate", "signs", "--resume-if-begun")
 
 
-def test_the_same_command_goes_on_with_a_study_piece_by_piece(
+def test_a_stopped_study_is_continued_by_the_same_command(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped at the time limit each time; tables are shown once the base row has ended."""
@@ -147,13 +141,8 @@ def test_the_same_command_goes_on_with_a_study_piece_by_piece(
         assert "run this command again with --name paper and --resume-if-begun" in result.stderr
         assert "the base row 'B3' has no scores" in result.stderr
     assert calls == [("run", 0.5), ("resume", 0.5)]
-    write_trial_of_another_study(tmp_path / "paper")
+    config = from_flat({"optim.lr": 0.5}).flat()  # not the row's learning rate
+    record = TrialRecord("0001-b3", "paper", "b3", config, {}, 0, "data", None, 0.0)
+    TrialFolder(tmp_path / "paper" / "trials" / "0001-b3").create(record)
     with pytest.raises(ConfigError, match="0001-b3 ran with other settings"):
         invoke(*words)
-
-
-def write_trial_of_another_study(folder: Path) -> None:
-    """The first trial has another learning rate than its row."""
-    config = from_flat({"optim.lr": 0.5}).flat()
-    record = TrialRecord("0001-b3", "paper", "b3", config, {}, 0, "data", None, 0.0)
-    TrialFolder(folder / "trials" / "0001-b3").create(record)

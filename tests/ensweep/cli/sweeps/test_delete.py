@@ -20,9 +20,8 @@ from trainable.storage.trial_folder import TrialFolder
 
 
 @pytest.fixture
-def tracking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tracking:
+def tracking(tmp_path: Path) -> Tracking:
     """Two sweeps, `s` and `other`, with one trial each, in folders and in MLflow."""
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     tracking, past = resolve_tracking(tmp_path, None), Past(tmp_path)
     past.trial("0001", (0.5,), Outcome.FINISHED)
     other = TrialFolder(tmp_path / "other" / "trials" / "0001")
@@ -42,7 +41,7 @@ def delete(storage: Path, *words: str, answer: str = "") -> Result:
     return CliRunner().invoke(app, given, input=answer)
 
 
-def test_all_of_it_goes_and_nothing_else(tracking: Tracking, tmp_path: Path) -> None:
+def test_all_of_a_sweep_is_deleted_and_nothing_else(tracking: Tracking, tmp_path: Path) -> None:
     artifacts = [local_artifacts(run) for run in runs_of_sweep(tracking, "s")]
     there = [path for path in artifacts if path is not None and path.exists()]
     assert there
@@ -61,26 +60,26 @@ def test_all_of_it_goes_and_nothing_else(tracking: Tracking, tmp_path: Path) -> 
     assert (tmp_path / "other" / "trials" / "0001" / "config.json").exists()
 
 
-def test_nobody_to_ask_is_no_yes(tracking: Tracking, tmp_path: Path) -> None:
+def test_without_an_answer_nothing_is_deleted(tracking: Tracking, tmp_path: Path) -> None:
     error = delete(tmp_path, "s").exception
     assert isinstance(error, ConfigError)
     assert error.fix == "add --yes to delete it"
     assert (tmp_path / "s").is_dir()
 
 
-def test_it_is_refused_while_somebody_drives_it(
+def test_a_running_sweep_is_not_deleted(
     tracking: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mlflow_setup.filesystem.lease.BEAT_SECONDS", 0.05)
-    for held in (tmp_path / "s", tmp_path / "s" / "trials" / "0001"):  # a sweep, a training
-        with Lease(held):
+    for path in (tmp_path / "s", tmp_path / "s" / "trials" / "0001"):  # of the sweep, of a trial
+        with Lease(path):
             error = delete(tmp_path, "s", "--yes").exception
         assert isinstance(error, ConfigError)
         assert "is being run by process" in str(error)
     assert len(runs_of_sweep(tracking, "s")) == 2
 
 
-def test_it_is_refused_where_a_registered_model_has_a_member(
+def test_a_sweep_with_a_member_of_a_registered_model_is_not_deleted(
     tracking: Tracking, tmp_path: Path
 ) -> None:
     bundle = tmp_path / "bundle"
@@ -95,7 +94,7 @@ def test_it_is_refused_where_a_registered_model_has_a_member(
     assert (tmp_path / "s").is_dir()
 
 
-def test_what_is_no_sweep_is_left_alone(tracking: Tracking, tmp_path: Path) -> None:
+def test_folders_that_are_no_sweeps_are_not_deleted(tracking: Tracking, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     for name in ("data", "nothing"):
         error = delete(tmp_path, name, "--yes").exception

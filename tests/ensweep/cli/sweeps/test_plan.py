@@ -31,7 +31,7 @@ def test_every_error_is_shown_with_its_fix(tmp_path: Path, no_ray: None) -> None
     assert not ray.is_initialized()
 
 
-def test_as_json_for_scripts(tmp_path: Path, tiny_data: Path) -> None:
+def test_errors_as_json(tmp_path: Path, tiny_data: Path) -> None:
     (tmp_path / "runs" / "s").mkdir(parents=True)
     code, output = plan(tmp_path, tiny_data, "--json")
     content = json.loads(output)

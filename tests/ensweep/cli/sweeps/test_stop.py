@@ -16,7 +16,7 @@ from trainable.storage.layout import STOP_REQUEST
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def _poll_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mlflow_setup.filesystem.lease.BEAT_SECONDS", 0.05)
     monkeypatch.setattr("search.driver.stop_switch._POLL_SECONDS", 0.02)
     monkeypatch.setattr("search.storage.stop_request._POLL_SECONDS", 0.02)
@@ -26,21 +26,21 @@ def stop(storage: Path, *words: str) -> Result:
     return CliRunner().invoke(app, ["stop", *words, "--storage", str(storage)])
 
 
-def test_the_driver_stops_and_is_waited_for(tmp_path: Path) -> None:
+def test_stop_waits_until_the_driver_has_stopped(tmp_path: Path) -> None:
     past = Past(tmp_path)
     results: list[Result] = []
-    asking = threading.Thread(target=lambda: results.append(stop(tmp_path, "s", "--json")))
+    thread = threading.Thread(target=lambda: results.append(stop(tmp_path, "s", "--json")))
     with Lease(past.folder.path), StopSwitch(past.folder.stop_file, lambda line: None) as switch:
         switch.expect_trials()
-        asking.start()
+        thread.start()
         for _ in range(500):
             if switch.is_on:
                 break
             threading.Event().wait(0.02)
         assert (switch.reason, switch.exit_code) == ("ensweep stop", 75)
         assert past.folder.stop_file.exists()  # the trials see it
-        assert asking.is_alive()
-    asking.join(30)
+        assert thread.is_alive()
+    thread.join(30)
     (result,) = results
     content = json.loads(result.stdout)
     assert content["is_stopped"]
@@ -49,7 +49,7 @@ def test_the_driver_stops_and_is_waited_for(tmp_path: Path) -> None:
     assert not (past.folder.path / STOP_REQUEST).exists()
 
 
-def test_an_earlier_request_does_not_stop_who_begins_later(tmp_path: Path) -> None:
+def test_an_old_request_does_not_stop_a_new_driver(tmp_path: Path) -> None:
     past = Past(tmp_path)
     (past.folder.path / STOP_REQUEST).touch()
     with StopSwitch(past.folder.stop_file, lambda line: None) as switch:
@@ -57,7 +57,7 @@ def test_an_earlier_request_does_not_stop_who_begins_later(tmp_path: Path) -> No
         assert not switch.is_on
 
 
-def test_where_nobody_drives_there_is_nothing_to_stop(tmp_path: Path) -> None:
+def test_a_sweep_without_a_driver_and_an_unknown_sweep(tmp_path: Path) -> None:
     past = Past(tmp_path)
     result = stop(tmp_path)
     assert result.stdout == "s: no process is running it\n"

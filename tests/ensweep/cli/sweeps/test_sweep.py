@@ -1,4 +1,4 @@
-"""The commands `ensweep sweep`, `ensweep sweeps` and `ensweep leaderboard`."""
+"""The commands `ensweep sweep`, `resume`, `extend` and `leaderboard`."""
 
 import csv
 import json
@@ -24,12 +24,6 @@ from search.driver.result import SweepResult
 from trainable.storage.trial_folder import TrialFolder
 
 
-@pytest.fixture(autouse=True)
-def _no_settings_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("MLFLOW_TRACKING_URI", "ENSWEEP_STORAGE", "RAY_ADDRESS"):
-        monkeypatch.delenv(name, raising=False)
-
-
 def invoke(*words: str) -> Result:
     result = CliRunner().invoke(app, list(words))
     if isinstance(result.exception, ValueError):
@@ -37,7 +31,7 @@ def invoke(*words: str) -> Result:
     return result
 
 
-def track(storage: Path, name: str, scores: dict[str, float], why: str = "because") -> None:
+def track(storage: Path, name: str, scores: dict[str, float], reason: str = "because") -> None:
     """A finished sweep of one-epoch trials."""
     mirror = Mirror(resolve_tracking(storage), name)
     mirror.start({}, {})
@@ -48,18 +42,9 @@ def track(storage: Path, name: str, scores: dict[str, float], why: str = "becaus
         metrics = {"dev/overall": score, "dev/sentiment/accuracy": score / 2}
         folder.write_epoch(EpochRecord(1, metrics, {}, 1.0, time.time()))
         outcome = Outcome.FINISHED if score > 0.5 else Outcome.PRUNED
-        folder.write_outcome(OutcomeRecord(outcome, why, 1, time.time()))
+        folder.write_outcome(OutcomeRecord(outcome, reason, 1, time.time()))
         mirror.project(folder.snapshot())
     mirror.finish("FINISHED")
-
-
-def test_sweeps_are_listed_with_a_line_each() -> None:
-    lines = invoke("sweeps").stdout.splitlines()
-    names = [line.split()[0] for line in lines]
-    assert names == ["cluster", "demo", "selective", "single_gpu"]
-    assert all(len(line.split()) > 4 for line in lines)
-    listed = json.loads(invoke("sweeps", "--json").stdout)
-    assert list(listed["sweeps"]) == names
 
 
 def test_the_leaderboard_of_the_latest_and_of_a_named_sweep(tmp_path: Path) -> None:
@@ -79,8 +64,8 @@ def test_the_leaderboard_of_the_latest_and_of_a_named_sweep(tmp_path: Path) -> N
     assert content["trials"][0]["folder"] == str(tmp_path / "old" / "trials" / "0001")
 
 
-def test_the_leaderboard_is_sorted_cut_and_chosen_from(tmp_path: Path) -> None:
-    track(tmp_path, "s", {"0001": 0.4, "0002": 0.7, "0003": 0.6}, why="=1+1")
+def test_rows_and_columns_of_the_leaderboard_can_be_chosen(tmp_path: Path) -> None:
+    track(tmp_path, "s", {"0001": 0.4, "0002": 0.7, "0003": 0.6}, reason="=1+1")
 
     def column(*words: str) -> list[str]:
         shown = invoke("leaderboard", "--storage", str(tmp_path), "--columns", "trial", *words)
@@ -94,17 +79,14 @@ def test_the_leaderboard_is_sorted_cut_and_chosen_from(tmp_path: Path) -> None:
         column("--sort", "optim.rl")
     with pytest.raises(ConfigError, match="no column 'when'"):
         column("--columns", "trial,when")
-    rows = list(
-        csv.DictReader(
-            invoke("leaderboard", "--storage", str(tmp_path), "--csv").stdout.splitlines()
-        )
-    )
+    table = invoke("leaderboard", "--storage", str(tmp_path), "--csv").stdout
+    rows = list(csv.DictReader(table.splitlines()))
     assert [row["trial"] for row in rows] == ["0002", "0003", "0001"]
     assert (rows[0]["overall"], rows[0]["why"]) == ("0.7", "'=1+1")
     assert {"seconds", "MB", "optim.lr", "why", "run", "folder"} <= set(rows[0])
 
 
-def test_a_leaderboard_of_nothing(tmp_path: Path) -> None:
+def test_a_leaderboard_without_trials_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NothingUsableError, match="no sweep is tracked"):
         invoke("leaderboard", "--storage", str(tmp_path))
     with pytest.raises(NothingUsableError, match="no trial of a sweep 'none'"):
@@ -121,7 +103,9 @@ def test_a_leaderboard_of_nothing(tmp_path: Path) -> None:
         (["demo", "--resume-if-begun"], "--resume-if-begun needs the --name of a sweep"),
     ],
 )
-def test_what_cannot_be_swept_is_refused(tmp_path: Path, words: list[str], message: str) -> None:
+def test_unknown_sweeps_and_invalid_settings_are_refused(
+    tmp_path: Path, words: list[str], message: str
+) -> None:
     with pytest.raises(ConfigError) as caught:
         invoke("sweep", *words, "--storage", str(tmp_path))
     assert message in str(caught.value)
@@ -129,23 +113,14 @@ def test_what_cannot_be_swept_is_refused(tmp_path: Path, words: list[str], messa
 
 
 @pytest.mark.slow
-def test_a_sweep_trains_and_names_its_best(
+def test_a_sweep_trains_and_prints_its_best_trial(
     tmp_path: Path, tiny_data: Path, tiny_encoder: Path, one_ray: None
 ) -> None:
     result = invoke(
-        "sweep",
-        "demo",
-        f"model.encoder={tiny_encoder}",
+        *("sweep", "demo", "--name", "tiny", "--num-samples", "4"),
+        *("--data-dir", str(tiny_data), "--storage", str(tmp_path)),
+        *(f"model.encoder={tiny_encoder}", "search.num_probes=2"),
         "resources.max_concurrent_trials=2",
-        "search.num_probes=2",
-        "--data-dir",
-        str(tiny_data),
-        "--storage",
-        str(tmp_path),
-        "--name",
-        "tiny",
-        "--num-samples",
-        "4",
     )
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[0].split() == ["rung", "epoch", "arrivals", "stops"]
@@ -184,7 +159,7 @@ def test_a_sweep_trains_and_names_its_best(
         ),
     ],
 )
-def test_going_on_with_a_sweep(
+def test_a_sweep_is_resumed_and_extended(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     words: list[str],
@@ -193,19 +168,19 @@ def test_going_on_with_a_sweep(
 ) -> None:
     past = Past(tmp_path)
     past.trial("0001-b2", (0.5,), Outcome.FINISHED)
-    asked: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
 
     def resume_sweep(name: str, storage: Path, tracking: object, **given: Any) -> SweepResult:
-        asked.update(given, name=name, storage=storage)
+        arguments.update(given, name=name, storage=storage)
         trials = past.folder.snapshots()
         return SweepResult(name, past.folder.path, trials, (), (), Usage(1.0), ("Ctrl-C", 130))
 
     monkeypatch.setattr("search.driver.sweep.resume_sweep", resume_sweep)
     result = invoke(*words, "--storage", str(tmp_path))
-    assert (asked["name"], asked["num_more"]) == ("s", num_more)
-    assert asked["budget"].model_dump(exclude_defaults=True) == budget
+    assert (arguments["name"], arguments["num_more"]) == ("s", num_more)
+    assert arguments["budget"].model_dump(exclude_defaults=True) == budget
     hint = f"to continue: ensweep resume s --storage {tmp_path}"
-    assert asked["resume_hint"] == hint
+    assert arguments["resume_hint"] == hint
     assert result.exit_code == 130
     assert "used: 1.00 trial-hours" in result.stdout
     assert "sweep s was stopped: Ctrl-C" in result.stderr
@@ -226,7 +201,7 @@ def test_going_on_with_a_sweep(
         ((Path("runs"), "http://me:hunter2@m"), {}, " --tracking-uri 'http://***@m'"),
     ],
 )
-def test_the_way_to_go_on_says_what_the_environment_does_not(
+def test_the_command_to_continue_has_the_options_that_the_environment_lacks(
     monkeypatch: pytest.MonkeyPatch,
     given: tuple[Path, str | None],
     environment: dict[str, str],
@@ -237,7 +212,9 @@ def test_the_way_to_go_on_says_what_the_environment_does_not(
     assert resume_hint("s", Place(*given)) == f"to continue: ensweep resume s{more}"
 
 
-def test_a_name_whose_sweep_runs_says_who_runs_it(tmp_path: Path, tiny_data: Path) -> None:
+def test_the_name_of_a_running_sweep_is_refused_with_its_process(
+    tmp_path: Path, tiny_data: Path
+) -> None:
     words = ["demo", "--name", "s", "--storage", str(tmp_path), "--data-dir", str(tiny_data)]
     with Lease(Past(tmp_path).folder.path) as lease, pytest.raises(ConfigError) as caught:
         invoke("sweep", *words)
@@ -246,7 +223,7 @@ def test_a_name_whose_sweep_runs_says_who_runs_it(tmp_path: Path, tiny_data: Pat
         invoke("sweep", *words)
 
 
-def test_what_cannot_be_gone_on_with(tmp_path: Path) -> None:
+def test_missing_sweeps_and_budgets_without_prices_are_not_resumed(tmp_path: Path) -> None:
     with pytest.raises(NothingUsableError, match="no sweep in"):
         invoke("resume", "--storage", str(tmp_path))
     with pytest.raises(NothingUsableError, match="no sweep 'x'"):

@@ -1,3 +1,5 @@
+"""The commands `ensweep sync`, `gc` and `ui`."""
+
 import os
 from pathlib import Path
 
@@ -21,12 +23,6 @@ ENDED = {"finished": Outcome.FINISHED, "pruned": Outcome.PRUNED}
 @pytest.fixture(scope="module")
 def tracking(tmp_path_factory: pytest.TempPathFactory) -> Tracking:
     return resolve_tracking(tmp_path_factory.mktemp("tracking"), None)
-
-
-@pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.delenv("ENSWEEP_STORAGE", raising=False)
 
 
 def run(*arguments: str) -> Result:
@@ -68,10 +64,10 @@ def test_sync_of_a_sweep_that_mlflow_has_missed(tracking: Tracking, tmp_path: Pa
 
 
 @pytest.mark.parametrize("has_folder", [True, False])
-def test_sync_leaves_a_sweep_alone_that_runs(
+def test_sync_does_not_end_a_running_sweep(
     tracking: Tracking, tmp_path: Path, has_folder: bool
 ) -> None:
-    """Includes a trial that began after `sync` had listed the folders."""
+    """Nor a trial that began after `sync` had listed the folders."""
     sweep = f"running-{has_folder}"
     mirror = Mirror(tracking, sweep)
     mirror.start({}, {})
@@ -93,7 +89,7 @@ def test_sync_of_a_sweep_whose_driver_is_gone_leaves_nothing_running(
     assert statuses(tracking, "gone") == {"open": "KILLED"}
 
 
-def test_gc_says_what_it_would_delete_and_deletes_it(tracking: Tracking, tmp_path: Path) -> None:
+def test_gc_lists_files_and_deletes_them(tracking: Tracking, tmp_path: Path) -> None:
     past = Past(tmp_path)
     past.trial("0001", (0.5,), Outcome.FAILED)
     weights = past.folder.trial("0001").path / "weights" / "0001" / "model.safetensors"
@@ -146,7 +142,7 @@ def test_sync_takes_the_latest_sweep(tracking: Tracking, tmp_path: Path) -> None
     assert result.stdout == "b-latest: 1 of 1 trials are in MLflow\n"
 
 
-def test_what_cannot_be_synced_is_named_and_the_rest_is_synced(
+def test_trials_that_cannot_be_synced_are_reported_and_the_others_are_synced(
     tracking: Tracking, tmp_path: Path
 ) -> None:
     write_trial(tmp_path, "partly", "t1", Outcome.FINISHED)
@@ -169,7 +165,7 @@ def test_what_cannot_be_synced_is_named_and_the_rest_is_synced(
         (["../outside"], ConfigError, "outside"),
     ],
 )
-def test_there_must_be_a_sweep(
+def test_sync_of_a_missing_or_invalid_sweep_is_refused(
     tracking: Tracking,
     tmp_path: Path,
     arguments: list[str],
@@ -181,7 +177,7 @@ def test_there_must_be_a_sweep(
     assert message in str(result.exception)
 
 
-def test_sync_names_a_server_that_is_away(tmp_path: Path) -> None:
+def test_sync_reports_a_server_that_does_not_answer(tmp_path: Path) -> None:
     write_trial(tmp_path, "away", "t1", Outcome.FINISHED)
     result = sync(Tracking("http://user:s3cret@127.0.0.1:9"), tmp_path, "away")
     assert isinstance(result.exception, ConfigError)
@@ -189,13 +185,13 @@ def test_sync_names_a_server_that_is_away(tmp_path: Path) -> None:
     assert "s3cret" not in str(result.exception) + result.output
 
 
-def test_ui_of_a_server_is_its_own(tmp_path: Path) -> None:
+def test_ui_prints_the_address_of_a_tracking_server(tmp_path: Path) -> None:
     result = run("ui", "--storage", str(tmp_path), "--tracking-uri", "http://u:s3cret@host:5000")
     assert result.exception is None
     assert result.stdout == "http://***@host:5000\n"
 
 
-def test_ui_becomes_the_server_of_the_storage_folder(
+def test_ui_starts_a_server_for_the_storage_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
@@ -208,30 +204,20 @@ def test_ui_becomes_the_server_of_the_storage_folder(
     assert environment["MLFLOW_BACKEND_STORE_URI"] == f"sqlite:///{tmp_path}/mlflow.db"
 
 
-def test_help_names_the_commands() -> None:
-    result = run("--help")
-    assert result.exit_code == 0
-    assert "sync" in result.stdout
-    assert "ui" in result.stdout
-
-
-def test_sync_makes_a_lost_sweeps_run_with_what_its_file_says(tmp_path: Path) -> None:
+def test_sync_restores_a_sweeps_run_from_its_file(tmp_path: Path) -> None:
     past, tracking = Past(tmp_path), resolve_tracking(tmp_path / "new")
     past.trial("0001-b2", (0.5, 0.6, 0.7, 0.8), Outcome.FINISHED)
     assert sync(tracking, tmp_path, "s").exception is None
     (found,) = tracking.search({"kind": "sweep", "sweep": "s"})
     assert found.data.params["search.num_samples"] == "6"
-    assert [entry.path for entry in tracking.client.list_artifacts(found.info.run_id)] == [
-        "sweep.yaml"
-    ]
+    (artifact,) = tracking.client.list_artifacts(found.info.run_id)
+    assert artifact.path == "sweep.yaml"
     assert found.info.status == "FINISHED"
 
 
-def test_a_sweep_that_was_synced_in_part_is_finished_once_all_of_it_is(tmp_path: Path) -> None:
-    past, tracking = (
-        Past(tmp_path, search={"num_samples": 2}),
-        resolve_tracking(tmp_path / "new"),
-    )
+def test_a_partly_synced_sweep_is_finished_once_all_of_it_is_synced(tmp_path: Path) -> None:
+    past = Past(tmp_path, search={"num_samples": 2})
+    tracking = resolve_tracking(tmp_path / "new")
     for name in ("0001-b2", "0002"):
         past.trial(name, (0.5, 0.6, 0.7, 0.8), Outcome.FINISHED)
     config = past.folder.trial("0002").path / "config.json"

@@ -44,7 +44,7 @@ def test_errors_are_listed_with_a_fix_and_exit_3(tiny_data: Path, tmp_path: Path
     assert only.exit_code == 0
 
 
-def test_a_file_or_no_folder_is_said_before_its_files(tmp_path: Path) -> None:
+def test_a_file_or_a_missing_folder_in_place_of_data_is_reported(tmp_path: Path) -> None:
     (tmp_path / "my reviews.csv").write_text("text,label\n")
     for name, what in (("my reviews.csv", "is a file"), ("data", "there is no such folder")):
         result = RUNNER.invoke(app, ["data", "check", str(tmp_path / name)])

@@ -40,7 +40,7 @@ def test_a_dry_run_shows_and_writes_nothing(reviews: Path, tmp_path: Path) -> No
         (["--kind", "multilabel", "--label-separator", ";"], ['label_separator: ";"']),
     ],
 )
-def test_what_was_found_is_corrected(
+def test_options_correct_what_was_detected(
     reviews: Path, tmp_path: Path, options: list[str], wanted: list[str]
 ) -> None:
     done = _ensweep("data", "import", reviews, "--output", tmp_path / "data", *options)
@@ -66,7 +66,9 @@ def test_init_writes_a_recipe_and_a_sweep(reviews: Path, tmp_path: Path, is_impo
     sweep = read_sweep(str(mine / "sweep.yaml"), (), {})
     assert sweep.first(0)[0].settings["tasks.reviews.labels"] == ["bad", "good"]
     moved = Path(shutil.move(tmp_path, tmp_path.with_name(f"{tmp_path.name}-moved")))
-    config = resolve(str(moved / "mine" / "recipe.yaml"), (), {}).config  # all of it, together
+    config = resolve(
+        str(moved / "mine" / "recipe.yaml"), (), {}
+    ).config  # data, recipe and sweep were moved together
     assert (Path(config.data.dir) / "tasks.yaml").is_file()
     shutil.move(moved, tmp_path)
     again = _ensweep("init", place, "--output", mine)

@@ -23,7 +23,7 @@ def words_of(encoder: Path, data: Path, output: Path) -> list[str]:
     return ["pretrain", "baseline", *place, f"model.encoder={encoder}", *settings]
 
 
-def test_it_writes_an_encoder_that_train_takes(
+def test_it_writes_an_encoder_for_training(
     tiny_encoder: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
     result = invoke(*words_of(tiny_encoder, tiny_data, tmp_path / "e"))
@@ -48,9 +48,7 @@ def test_json(tiny_encoder: Path, tiny_data: Path, tmp_path: Path) -> None:
     assert [step for step, _ in content["held_out"]] == [0, 3]
 
 
-def test_an_output_that_is_there_is_refused(
-    tiny_encoder: Path, tiny_data: Path, tmp_path: Path
-) -> None:
+def test_an_existing_output_is_refused(tiny_encoder: Path, tiny_data: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="is there already"):
         invoke(*words_of(tiny_encoder, tiny_data, tmp_path))

@@ -1,4 +1,4 @@
-"""A run of `ensweep train` is tracked, listed, exported and used for prediction as any other."""
+"""A run of `ensweep train` is tracked, listed, exported and used for prediction like a sweep's."""
 
 import json
 import shlex
@@ -19,12 +19,6 @@ from search.storage.sweep_folder import sweep_names
 from trainable.runtime.progress import Work, report_to
 from trainable.runtime.rng_state import seed_globals
 from trainable.storage.layout import STOP_REQUEST
-
-
-@pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.delenv("ENSWEEP_STORAGE", raising=False)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +59,7 @@ def test_it_is_tracked_and_on_the_leaderboard(trained: Result, storage: Path) ->
     assert [row["trial"] for row in board["trials"]] == ["baseline"]
 
 
-def test_what_is_printed_next_is_typed_as_it_is(
+def test_the_printed_next_commands_can_be_run(
     trained: Result, storage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = [line for line in trained.stderr.splitlines() if line.startswith("next: ")]
@@ -80,7 +74,7 @@ def test_what_is_printed_next_is_typed_as_it_is(
     assert json.loads(predicted.stdout)["predictions"]
 
 
-def test_the_same_command_ends_with_the_same_and_another_name_is_another_run(
+def test_the_same_command_has_the_same_result_and_another_name_is_another_run(
     trained: Result, storage: Path, tiny_encoder: Path, tiny_data: Path
 ) -> None:
     assert train(storage, tiny_encoder, tiny_data).stdout == trained.stdout
@@ -91,10 +85,12 @@ def test_the_same_command_ends_with_the_same_and_another_name_is_another_run(
     content = json.loads(other.stdout)
     found = {each.trial: each.run_id for each in find_trials(resolve_tracking(storage), "train")}
     assert content["run_id"] == found["fast"]
+    assert content["outcome"] == "finished"
+    assert content["best_epoch"] in (1, 2)
     assert set(found) == {"baseline", "fast"}
 
 
-def test_at_a_uri_it_goes_on_from_any_machine(
+def test_at_a_storage_uri_it_is_resumed_on_any_machine(
     trained: Result,
     storage: Path,
     tiny_encoder: Path,
@@ -102,16 +98,16 @@ def test_at_a_uri_it_goes_on_from_any_machine(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """In an object store it writes the same bytes as on a disk."""
+    """The files in the object store equal those on a disk."""
     machines = Machines(monkeypatch, tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs.db")
-    asked: list[int] = []
+    seeds: list[int] = []
     with monkeypatch.context() as patched:
         patched.setattr(
             "trainable.training.train.seed_globals",
-            lambda seed: (asked.append(seed), seed_globals(seed)),
+            lambda seed: (seeds.append(seed), seed_globals(seed)),
         )
-        patched.setattr("ensweep.cli.training.train.StopOnSignal.__call__", lambda _: bool(asked))
+        patched.setattr("ensweep.cli.training.train.StopOnSignal.__call__", lambda _: bool(seeds))
         stopped = train(URI, tiny_encoder, tiny_data)
     assert stopped.stdout.startswith("stopped: asked to stop in epoch 1"), stopped.output
     assert not any("stop-request" in name for name in machines.names())
@@ -136,7 +132,7 @@ def test_at_a_uri_it_goes_on_from_any_machine(
         if path.is_file()
     }
     content = [name for name in on_disk if name.endswith((".parquet", ".safetensors"))]
-    assert len(content) == 4  # of two epochs predictions, of one the weights, in two files
+    assert len(content) == 4  # predictions of two epochs, weights of one in two files
     assert {name: there[name] for name in content} == {name: on_disk[name] for name in content}
 
 
@@ -150,7 +146,7 @@ def test_two_folders_never_share_a_run(
     assert not (tmp_path / "baseline").exists()
 
 
-def test_what_is_refused_before_it_begins_takes_no_name(
+def test_a_refused_training_leaves_its_name_free(
     tiny_encoder: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
     for given, data, kind in (
@@ -162,7 +158,7 @@ def test_what_is_refused_before_it_begins_takes_no_name(
     assert tracked_sweeps(resolve_tracking(tmp_path / "runs")) == []
 
 
-def test_one_process_trains_and_another_may_ask_it_to_stop(
+def test_a_second_process_is_refused_and_a_request_stops_the_first(
     tiny_encoder: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mlflow_setup.filesystem.lease.BEAT_SECONDS", 0.05)
@@ -188,23 +184,23 @@ def test_one_process_trains_and_another_may_ask_it_to_stop(
     assert found.status == "FINISHED"
 
 
-def test_it_tells_how_far_it_has_come_within_an_epoch(
+def test_it_reports_progress_within_an_epoch(
     tiny_encoder: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("trainable.runtime.progress._REPORT_SECONDS", 0.0)
-    told: list[Work] = []
-    with report_to(told.append):
+    reports: list[Work] = []
+    with report_to(reports.append):
         assert train(tmp_path / "runs", tiny_encoder, tiny_data).exit_code == 0
     for number in (1, 2):
-        of_epoch = [work for work in told if work.what == f"epoch {number}/2"]
+        of_epoch = [work for work in reports if work.what == f"epoch {number}/2"]
         assert [work.fraction for work in of_epoch] == [step / 9 for step in range(10)]
         assert all(work.loss is not None and 0 < work.loss < 10 for work in of_epoch[1:])
         assert all(work.rate for work in of_epoch[1:])
         assert of_epoch[-1].seconds_left == 0
-    assert "embedding sentences" in {work.what for work in told}  # dev, at the end of an epoch
+    assert "embedding sentences" in {work.what for work in reports}  # dev, at the end of an epoch
 
 
-def test_the_latest_sweep_is_a_search_where_there_is_one(
+def test_the_latest_sweep_is_a_search_if_there_is_one(
     trained: Result, storage: Path, tmp_path: Path
 ) -> None:
     assert sweep_names(storage) == ["train"]

@@ -1,4 +1,4 @@
-"""Plots as plotly takes them: plain JSON with every number and text where it belongs."""
+"""Plots as JSON for plotly: numbers, texts, axes and layout."""
 
 import json
 import math
@@ -22,14 +22,14 @@ def test_series_have_their_numbers_and_one_entry_in_the_legend() -> None:
     assert figure["layout"]["xaxis"]["dtick"] == 1  # epochs are counted
 
 
-def test_labels_that_are_equal_stay_apart() -> None:
+def test_bars_of_equal_labels_stay_separate() -> None:
     bars = Bars(["same", "same"], [0.2, 0.3], low=[0.1, 0.4], high=[0.5, 0.6])
     figure = figure_of(Plot("p", [Panel([bars])]))
     (trace,) = figure["data"]
     assert trace["y"] == [0, 1]
     assert figure["layout"]["yaxis"]["ticktext"] == ["same", "same"]
     assert trace["error_x"]["array"] == [0.3, 0.3]
-    assert trace["error_x"]["arrayminus"] == [0.1, 0]  # never to the wrong side
+    assert trace["error_x"]["arrayminus"] == [0.1, 0]  # never negative
 
 
 def test_a_matrix_and_a_logarithmic_axis() -> None:
@@ -43,7 +43,7 @@ def test_a_matrix_and_a_logarithmic_axis() -> None:
     assert figure["layout"]["xaxis2"]["ticktext"] == ["0.001", "0.002", "0.005", "0.01"]
 
 
-def test_the_gap_between_panels_holds_the_labels_of_the_right_one() -> None:
+def test_the_gap_between_panels_fits_the_labels_in_it() -> None:
     def gap(names: list[str]) -> float:
         ran = Panel([Series([0, 1], [0, 0])], y_ticks=names)
         layout = figure_of(Plot("p", [Panel([Series([1], [1])]), ran]))["layout"]
@@ -53,7 +53,7 @@ def test_the_gap_between_panels_holds_the_labels_of_the_right_one() -> None:
     assert gap(["a" * 400]) < 0.21
 
 
-def test_rows_of_panels_stand_one_above_the_other() -> None:
+def test_panels_are_laid_out_in_rows() -> None:
     panels = [Panel([Series([1], [1])], str(number)) for number in range(4)]
     layout = figure_of(Plot("p", panels, num_columns=3))["layout"]
     assert layout["yaxis"]["domain"] == layout["yaxis3"]["domain"]

@@ -1,5 +1,4 @@
-"""A report as a page and as Markdown: nothing in it is live but its own script, and it needs no
-network."""
+"""A report as HTML and as Markdown: texts are escaped, scripts are its own, no network is used."""
 
 import base64
 import hashlib
@@ -26,7 +25,7 @@ TAGS = (
 
 
 def report(text: str) -> Report:
-    """The text wherever text can be."""
+    """A report with the text in each place that takes one."""
     series = Series([1], [1], text, texts=[text])
     bars, cells = Bars([text], [1], text), Matrix([[1]], [text], [text], [[text]])
     panel = Panel([series], text, text, text, ticks=[text], notes=[(0, 0, text)])
@@ -39,7 +38,7 @@ def report(text: str) -> Report:
 
 
 class Reader(HTMLParser):
-    """The elements of a page, and what stands in its scripts."""
+    """The elements of a page, its scripts and its text."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,7 +75,7 @@ def read(page: str) -> Reader:
 
 @pytest.mark.parametrize("text", PAYLOADS)
 @pytest.mark.parametrize("is_interactive", [False, True])
-def test_text_is_text_on_the_page(
+def test_texts_are_escaped_in_html(
     text: str, is_interactive: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("search.reports.pages.render._library", lambda: "let library;")
@@ -92,7 +91,7 @@ def test_text_is_text_on_the_page(
         assert "<img" not in drawn
 
 
-def test_the_policy_lets_its_own_scripts_run_and_nothing_else() -> None:
+def test_the_content_security_policy_allows_only_the_pages_own_scripts() -> None:
     page = html(report("plain"), {})
     reader = read(page)
     policy = reader.policy
@@ -109,7 +108,7 @@ def test_the_policy_lets_its_own_scripts_run_and_nothing_else() -> None:
     assert all(place is None or place.startswith(("#", "data:")) for place in places)
 
 
-def test_a_page_of_pictures_has_no_script(tmp_path: Path) -> None:
+def test_a_static_page_has_no_script(tmp_path: Path) -> None:
     written = write_report(report("plain"), tmp_path / "new", "name", is_interactive=False)
     assert written.html.name == "name.html"
     reader = read(written.html.read_text())
@@ -125,7 +124,7 @@ def test_a_page_of_pictures_has_no_script(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", PAYLOADS)
-def test_text_is_text_in_markdown(text: str) -> None:
+def test_texts_are_escaped_in_markdown(text: str) -> None:
     found = re.sub("```sh.*?```", "", markdown(report(text)), flags=re.DOTALL)
     assert not re.search(r"(?<!\\)<|(?<!\\)\]\((?!pictures/plot\.png\))", found)
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2028]", found)
@@ -135,7 +134,7 @@ def test_text_is_text_in_markdown(text: str) -> None:
     assert all(len(re.findall(r"(?<!\\)\|", line)) == 2 for line in tables)
 
 
-def test_markdown_says_what_the_page_says() -> None:
+def test_markdown_has_every_part_of_the_report() -> None:
     found = markdown(report("word"))
     assert found.startswith("# word\n\n**word**\n\nword\n")
     for line in (

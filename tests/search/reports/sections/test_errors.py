@@ -19,18 +19,14 @@ def answers(task: Task, labels: list[float], outputs: list[object]) -> Answers:
     return Answers("task", task, ids, np.array(labels, np.float64), values, (), "f")
 
 
-@pytest.fixture
-def classes() -> Answers:
+def test_confusion_and_losses_equal_those_of_scikit_learn() -> None:
     draw = np.random.default_rng(0)
     outputs = draw.dirichlet(np.ones(5), size=200)
-    return answers(PAPER_TASKS["sentiment"], draw.integers(0, 5, 200).tolist(), outputs.tolist())
-
-
-def test_confusion_and_losses_are_scikit_learns(classes: Answers) -> None:
-    given = classes.outputs.argmax(axis=1)
-    np.testing.assert_array_equal(confusion(classes), confusion_matrix(classes.labels, given))
-    expected = log_loss(classes.labels, classes.outputs, labels=range(5))
-    assert classes.losses.mean() == pytest.approx(expected)
+    labels = draw.integers(0, 5, 200)
+    found = answers(PAPER_TASKS["sentiment"], labels.tolist(), outputs.tolist())
+    expected = confusion_matrix(labels, outputs.argmax(axis=1))
+    np.testing.assert_array_equal(confusion(found), expected)
+    assert found.losses.mean() == pytest.approx(log_loss(labels, outputs, labels=range(5)))
 
 
 def test_calibration_by_hand() -> None:
@@ -52,7 +48,7 @@ def test_full_confidence_has_a_bin() -> None:
     assert found.losses[0] == 0
 
 
-def test_what_a_row_of_scores_and_of_sets_costs() -> None:
+def test_losses_of_scores_and_of_sets_of_labels() -> None:
     scores = answers(PAPER_TASKS["similarity"], [1.0, 4.0], [3.5, 3.0])
     np.testing.assert_allclose(scores.losses, [2.5, 1.0])
     sets = answers(MULTILABEL, [0b101], [[2.0, -1.0, 0.0]])
