@@ -23,7 +23,8 @@ from ensemble.candidates.pool import Added, Candidate, Pool, TaskPool
 from ensemble.candidates.run_predictions import require_outputs
 from ensemble.statistics.arrays import Floats
 from mlflow_setup.errors import DataError
-from mlflow_setup.text import printable
+from mlflow_setup.filesystem.paths import near_file
+from mlflow_setup.text import printable, there_are
 from trainable.config.tasks import Output, Task
 from trainable.data.defects import FIXES
 from trainable.data.labels import label_sets, label_value
@@ -56,6 +57,7 @@ def with_added(pool: Pool, specs: Iterable[str]) -> Pool:
         is_named = bool(rest) and name in pool.tasks
         among = {name: pool.tasks[name]} if is_named else pool.tasks
         path = Path(rest if is_named else spec)
+        _check_file(path, name if rest and not is_named else None, pool.tasks)
         if any(one.candidate.trial == path.name for one in added):
             raise DataError(f"{path}: a file of this name is already added", fix="rename it")
         candidate = Candidate(
@@ -70,6 +72,16 @@ def with_added(pool: Pool, specs: Iterable[str]) -> Pool:
             tasks[task] = _with_candidate(tasks[task], candidate, outputs)
             added.append(Added(candidate, task, form))
     return dataclasses.replace(pool, tasks=tasks, added=tuple(added))
+
+
+def _check_file(path: Path, task: str | None, tasks: Iterable[str]) -> None:
+    """Raise DataError for a file that does not exist; `task` is what precedes `=` in its name, and
+    was perhaps meant to be a task."""
+    if path.exists():
+        return
+    if task is not None:
+        raise DataError(f"{path}: no task {task!r}{there_are(task, tasks)}", fix="--add TASK=FILE")
+    raise DataError(f"{path}: there is no such file{near_file(path)}", fix="--add FILE")
 
 
 def smoothed(task: Task, labels: Floats) -> Floats:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from ensemble.candidates.pool import Candidate
 from ensemble.choice.result import EnsembleChoice, Method, Scores
 from ensemble.statistics.bootstrap import Gain
+from mlflow_setup.text import counted
 
 BYTES = 4
 """Bytes of a parameter in float32."""
@@ -38,15 +39,21 @@ def doubts_by_task(choice: EnsembleChoice) -> dict[str, str | None]:
 
 
 def num_encoders(candidates: Sequence[Candidate]) -> int:
-    """Return the number of distinct encoders; several frozen-encoder trials share one."""
-    return len({candidate.encoder or candidate.key for candidate in candidates})
+    """Return the number of distinct encoders: several frozen-encoder trials share one, and added
+    predictions have none."""
+    return len({c.encoder or c.key for c in candidates if not c.is_added})
 
 
 def size_of(choice: EnsembleChoice, candidates: Sequence[Candidate]) -> str:
-    """Return e.g. `2 encoders (94 MB)` or `1 encoder with the heads of 14 runs (155 MB)`."""
+    """Return e.g. `2 encoders (94 MB)` or `1 encoder with the heads of 14 runs (155 MB)`; added
+    predictions are counted apart."""
     text = _encoders(candidates)
-    if num_encoders(candidates) < len(candidates):
-        text += f" with the heads of {len(candidates)} runs"
+    num_added = sum(candidate.is_added for candidate in candidates)
+    num_runs = len(candidates) - num_added
+    if num_encoders(candidates) < num_runs:
+        text += f" with the heads of {num_runs} runs"
+    if num_added:
+        text += f" and {counted(num_added, 'added model')}"
     if choice.cost.is_in_parameters:
         text += f" ({choice.cost(candidates) * BYTES / 1e6:.0f} MB)"
     return text
@@ -104,8 +111,7 @@ def _other(
 
 
 def _encoders(candidates: Sequence[Candidate]) -> str:
-    count = num_encoders(candidates)
-    return f"{count} encoder{'s' * (count != 1)}"
+    return counted(num_encoders(candidates), "encoder")
 
 
 def _reversed(gain: Gain) -> Gain:

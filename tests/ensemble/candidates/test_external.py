@@ -218,7 +218,7 @@ def test_values_that_are_invalid_for_the_task_are_refused(
         (b"", "no column id"),
         (b"row,label\n", "no column id; its columns are 'row, label'"),
         (b"id,label\n\xff,1\n", "2: byte 0xff is not UTF-8"),
-        (None, "cannot be read: No such file"),
+        (None, "there is no such file"),
     ],
 )
 def test_files_that_are_not_predictions_are_refused(
@@ -272,3 +272,8 @@ def test_prediction_files_of_runs_must_be_of_the_same_data(
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(IntegrityError, match=r"0007\.parquet: not a prediction file"):
         with_added(pool, [str(path)])
+
+
+def test_a_mistyped_task_is_named(pool: Pool) -> None:
+    with pytest.raises(DataError, match="no task 'sentment'; there are sentiment"):
+        with_added(pool, ["sentment=x.csv"])
