@@ -36,7 +36,7 @@ def test_help_imports_nothing_heavy() -> None:
         (["train", "b9"], 2, "no recipe 'b9'"),
         (["config", "show", "b3", "optim.Lr=1"], 2, r"did you mean optim.lr"),
         (["train", "b3"], 3, "data.dir is not set"),
-        (["train", "b3", "--data-dir", "/nowhere", "model.encoder=minilm"], 3, "cannot be read"),
+        (["train", "b3", "--data-dir", "/nowhere", "model.encoder=minilm"], 3, "no such folder"),
         (["verify", "/nowhere"], 6, "there is no such folder\nfix: name a bundle"),
         (["sweep", "selectiv"], 2, "selective"),
     ],
