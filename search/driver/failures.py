@@ -2,7 +2,8 @@
 
 A process lost before it started the trial says nothing about the trial: an environment that cannot
 be installed, a worker that dies, a node with a full disk. The start is retried with exponential
-backoff, on another node if there is one; if no trial starts on any node, the sweep is stopped.
+backoff, on another node if there is one; if no trial starts on any node, the sweep is stopped. A
+process that ends itself before a trial, because it cannot run another one, is not a failure.
 """
 
 import logging
@@ -26,6 +27,9 @@ MANY_LOSSES, PATIENCE_SECONDS = 8, 120.0
 _LONGEST_HOLD_SECONDS = 30.0
 _MEMORY = re.compile(r"OutOfMemoryError|MemoryError|low on memory", re.IGNORECASE)
 """Messages of Ray when it kills a process to free memory, and of Python's failed allocations."""
+
+_REPLACED = "INTENDED_USER_EXIT"
+"""Ray's name for the end of a process that ended itself."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,8 @@ class Failures:
             node: id of the node of its process, if known.
             has_tried: whether the process had started the trial.
         """
+        if not has_tried and _REPLACED in reason:  # by `trainable.tune.trainable`
+            return Verdict(False, "its process cannot run another trial and is replaced")
         count = self._counts[trial]
         if _MEMORY.search(reason):
             return self._judge_memory(count, reason)

@@ -3,6 +3,7 @@
 The state is in the sweep's folder; Tune only starts, places, stops and restarts trials.
 """
 
+import logging
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import contextmanager, suppress
@@ -208,6 +209,7 @@ class Drive:
         The driver's environment variables are not passed to the trials: Ray would write AWS keys
         into its logs, and could not reuse its idle processes.
         """
+        logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # it lists retried trials
         class_cache.ENV_VARS_TO_PROPAGATE.clear()
         class_cache.DEFAULT_ENV_VARS.clear()
         with TemporaryDirectory(prefix="ensweep-tune-", ignore_cleanup_errors=True) as records:

@@ -44,6 +44,7 @@ def make_train(misdeeds: Mapping[str, str] = MappingProxyType({})) -> Train:
 
         from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord, TrialRecord
         from trainable.storage.trial_folder import TrialFolder
+        from trainable.tune import actor_memory
 
         assert int(os.environ["OMP_NUM_THREADS"]) == 1
         misdeed = (wrongs | json.loads(os.environ.get("MISDEED", "{}"))).get(identity.trial, "")
@@ -88,6 +89,8 @@ def make_train(misdeeds: Mapping[str, str] = MappingProxyType({})) -> Train:
                 return end(Outcome.STOPPED, f"asked to stop in epoch {done + 1}")
             if misdeed == "diverges":
                 return end(Outcome.DIVERGED, "the loss of sentiment is nan")
+            if misdeed == "leaks":
+                actor_memory.MAX_MAIN = -1
             if misdeed == "raises":
                 raise RuntimeError("no luck\nat all")
             if misdeed == "dies":

@@ -29,7 +29,12 @@ from trainable.tune.trainable import Train
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_ray")]
 
 
-MISDEEDS = {"0002-b2": "dies before it tells", "0003": "diverges", "0004": "raises"}
+MISDEEDS = {
+    "0001-baseline": "leaks",
+    "0002-b2": "dies before it tells",
+    "0003": "diverges",
+    "0004": "raises",
+}
 
 
 def test_a_sweep_from_start_to_end(
@@ -83,6 +88,7 @@ def test_a_sweep_from_start_to_end(
     assert written["search"]["num_samples"] == 7
     lines = shown.getvalue()
     assert "0001-baseline: epoch 4/4" in lines
+    assert "its process cannot run another trial and is replaced" in lines
     assert "0003: diverged, the loss of sentiment is nan" in lines
 
     with pytest.raises(ConfigError, match="sweep 's' is already tracked"):

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+import ray
 from ray import tune
 from ray.tune.trainable import wrap_function
 
@@ -91,7 +92,8 @@ def listening(run_trial: Callable[[dict[str, Any]], None]) -> type:
     """Tune's trainable class for the function, with a handler of SIGTERM that stops the trial.
 
     Signal handlers need an actor's main thread, and the trial runs in another. The next trial
-    reuses the process, which has torch imported, unless memory was leaked.
+    reuses the process, which has torch imported, unless memory was leaked: then the process ends
+    itself, and Tune restarts the trial in another.
     """
 
     class Trial(wrap_function(run_trial)):  # type: ignore[misc]  # ray is untyped
@@ -113,7 +115,7 @@ def listening(run_trial: Callable[[dict[str, Any]], None]) -> type:
 
         def step(self) -> Any:
             if self._is_spent:
-                os._exit(0)  # Tune restarts the trial in another process, as after a crash
+                ray.actor.exit_actor()
             return super().step()
 
     return Trial

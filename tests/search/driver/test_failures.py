@@ -55,6 +55,16 @@ def test_lost_starts_are_retried_after_increasing_pauses() -> None:
     assert failures.judge("1", "lost", "a", has_tried=False).is_over
 
 
+def test_a_process_that_ends_itself_before_a_trial_is_no_failure() -> None:
+    failures = Cluster().failures(max_failures=0)
+    reason = "The actor is dead. Worker exit type: INTENDED_USER_EXIT"
+    verdicts = [failures.judge("1", reason, "a", has_tried=False) for _ in range(20)]
+    assert not any(verdict.is_over or verdict.after_seconds for verdict in verdicts)
+    assert failures.to_avoid() == []
+    assert not failures.is_holding()
+    assert failures.judge("1", reason, "a", has_tried=True).is_over
+
+
 def test_failed_attempts_are_retried_at_once() -> None:
     failures = Cluster().failures(max_failures=4)
     verdicts = [failures.judge("1", "boom", "a", has_tried=True) for _ in range(5)]
