@@ -151,7 +151,10 @@ class Ensemble:
             return names[0]
         if task not in names:
             problem = "no task is named" if task is None else f"no task {task!r}"
-            raise ConfigError(f"{problem}; this bundle has {', '.join(names)}", fix="name one")
+            raise ConfigError(
+                f"{problem}; this bundle has {', '.join(names)}",
+                fix=f"name the task, such as {names[0]}",
+            )
         return task
 
     def outputs(self, task: str, sides: Sides) -> NDArray[np.float64]:

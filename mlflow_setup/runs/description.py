@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from mlflow_setup.runs.usage import USAGE
 from mlflow_setup.schema import OVERALL, Outcome, RunRecord, Tag, state_of
-from mlflow_setup.text import brief_text, printable, score_text
+from mlflow_setup.text import brief_text, counted, printable, score_text
 
 NOTE = "mlflow.note.content"
 """MLflow's tag for the description of a run or an experiment: Markdown."""
@@ -91,7 +91,9 @@ class SweepPage:
 
     def _counts(self) -> str:
         counts = [f"{count} {name}" for name, count in self._outcomes().items()]
-        return f"{len(self.runs)} trials: {', '.join(counts)}" if counts else "No trials yet"
+        if not counts:
+            return "No trials yet"
+        return f"{counted(len(self.runs), 'trial')}: {', '.join(counts)}"
 
     def _outcomes(self) -> dict[str, int]:
         counts = Counter(state_of(run.outcome) for run in self.runs)

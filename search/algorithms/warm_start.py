@@ -15,6 +15,7 @@ from typing import Any
 from mlflow_setup.errors import ConfigError, IntegrityError, NothingUsableError
 from mlflow_setup.filesystem.atomic import write_atomic
 from mlflow_setup.schema import OVERALL, Outcome, is_dev_score
+from mlflow_setup.text import counted
 from search.algorithms.probes import effective_space
 from search.config.baselines import BASELINES
 from search.config.space import Parameter, Space, is_active
@@ -81,7 +82,9 @@ def warm_start(
             raise NothingUsableError(f"sweep {folder.name}: no trial to start warm from")
         _refuse_other_tasks(sweep, folder.name, past)
         trials += [_map(trial, folder.name, sweep, metrics, changes) for trial in past]
-    messages = [f"warm start: {len(trials)} trials", *changes.describe()] if trials else []
+    messages = (
+        [f"warm start: {counted(len(trials), 'trial')}", *changes.describe()] if trials else []
+    )
     return trials, messages
 
 
@@ -168,7 +171,10 @@ def _refuse_other_tasks(sweep: SweepConfig, name: str, past: list[PastTrial]) ->
 
 
 def _folder(other: str, storage: Path) -> SweepFolder:
+    """Return the sweep of that name; else the one in the folder `other`."""
     path = Path(other)
-    folder = SweepFolder(path.parent, path.name) if path.is_dir() else SweepFolder(storage, other)
+    is_known = path.name == other and (storage / other).is_dir()
+    is_path = path.is_dir() and not is_known
+    folder = SweepFolder(path.parent, path.name) if is_path else SweepFolder(storage, other)
     folder.read()
     return folder

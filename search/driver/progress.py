@@ -112,7 +112,7 @@ class Progress:
         with self._changed(trial, num_epochs, num_frozen) as row:
             row.state, row.settings = "running", _without_sections(note)
         row.began = time.monotonic()
-        self._show(f"{trial}: started, {note}")
+        self._show(f"{trial}: started" + (f", {note}" if note else ""))
 
     def past(
         self,

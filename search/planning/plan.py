@@ -15,6 +15,7 @@ from typing import Any
 from ensemble.distillation.teachers import find_teacher
 from mlflow_setup.errors import ConfigError
 from mlflow_setup.filesystem.storage import storage_of
+from mlflow_setup.text import counted
 from mlflow_setup.tracking.store import Tracking
 from mlflow_setup.uris import redact
 from search.algorithms.rungs import new_rungs
@@ -110,7 +111,7 @@ def _settings(sweep: SweepConfig, configs: dict[str, Config]) -> str:
     configs |= choose(sweep)
     num_samples = sweep.search.num_samples
     num_first = min(len(sweep.first_trials), num_samples)
-    words = [f"{num_samples} trials"]
+    words = [counted(num_samples, "trial")]
     if num_first:
         words.append(f"{num_first} of them given")
     if num_first < num_samples:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ensemble.presentation.words import verdict
 from mlflow_setup.schema import state_of
-from mlflow_setup.text import brief, duration, score_text, sentence
+from mlflow_setup.text import brief, counted, duration, score_text, sentence
 from mlflow_setup.tracking.store import Tracking
 from search.reports.leaderboard import Row, short_names
 from search.reports.pages.content import Report, Section, Table
@@ -106,10 +106,10 @@ def _verdict(facts: Facts) -> list[str]:
     else:
         sentences.append(_best_of_trials(facts))
     outcomes = Counter(state_of(past.ended) for past in facts.trials)
-    counted = ", ".join(f"{count} {how}" for how, count in outcomes.most_common())
+    by_outcome = ", ".join(f"{count} {how}" for how, count in outcomes.most_common())
     seconds = sum(row.seconds or 0.0 for row in facts.rows if not row.is_ensemble)
     took = f"; together they trained for {duration(seconds)}" if seconds else ""
-    sentences.append(f"{len(facts.trials)} trials: {counted or 'none'}{took}.")
+    sentences.append(f"{counted(len(facts.trials), 'trial')}: {by_outcome or 'none'}{took}.")
     if facts.choice is not None:
         sentences.append(_best_of_trials(facts))
     else:

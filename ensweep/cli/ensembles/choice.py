@@ -9,6 +9,7 @@ from ensemble.presentation.choice_json import CAVEAT
 from ensemble.presentation.words import doubts_by_task, name_of, size_of
 from ensemble.selection.rule_selection import RuleChoice
 from ensemble.statistics.bootstrap import Gain
+from mlflow_setup.text import counted
 
 _WIDTH = 12
 
@@ -30,7 +31,8 @@ def print_choice(request: Request, pool: Pool, choice: EnsembleChoice) -> None:
 
 def _print_pool(request: Request, pool: Pool) -> None:
     num_runs = len({candidate.run_id for candidate in pool.candidates})
-    typer.echo(f"{request.title}: {len(pool.candidates)} candidates of {num_runs} runs")
+    found = f"{counted(len(pool.candidates), 'candidate')} of {counted(num_runs, 'run')}"
+    typer.echo(f"{request.title}: {found}")
     for one in pool.added:
         typer.echo(f"  added {one.candidate.label} to {one.task}: {one.form}")
     for rejected in pool.rejected:

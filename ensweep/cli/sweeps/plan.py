@@ -9,6 +9,7 @@ from ensweep.cli.shared.options import AsJson, DataDir, Limits, NewSweepOptions
 from ensweep.cli.shared.output import print_checks, print_json, print_table
 from ensweep.cli.shared.place import Place
 from ensweep.cli.shared.progress import show_progress
+from mlflow_setup.text import counted
 
 if TYPE_CHECKING:
     from search.planning.forecast import Forecast, Range
@@ -64,7 +65,9 @@ def _print_forecast(forecast: "Forecast") -> None:
     if forecast.usd is not None:
         rows.append(_row("USD", forecast.usd, 2))
     print_table(["forecast", "median", "5 %", "95 %"], rows)
-    typer.echo(f"{forecast.num_trials} trials, at most {forecast.max_epochs} epochs")
+    typer.echo(
+        f"{counted(forecast.num_trials, 'trial')}, at most {counted(forecast.max_epochs, 'epoch')}"
+    )
     typer.echo(f"disk: at most {forecast.disk_bytes / 1e9:.1f} GB")
 
 

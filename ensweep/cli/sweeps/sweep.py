@@ -1,5 +1,6 @@
 """`ensweep sweep`, `resume`, `extend`: run a sweep, and print its results."""
 
+import re
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,7 @@ from ensweep.cli.shared.options import (
 from ensweep.cli.shared.output import print_json, print_table
 from ensweep.cli.shared.place import Place
 from mlflow_setup.errors import ConfigError, NothingUsableError, PartialError
+from mlflow_setup.text import counted
 
 if TYPE_CHECKING:
     from search.driver.result import SweepResult
@@ -50,7 +52,7 @@ def sweep(
     if resume_if_begun and SweepFolder(place.storage, name).has_begun():
         budget = resolved.budget.model_dump(include=set(vars(limits)))
         return _resume(name, 0, Limits(**budget), place, as_json=as_json)
-    typer.echo(f"sweep {name}: {resolved.search.num_samples} trials", err=True)
+    typer.echo(f"sweep {name}: {counted(resolved.search.num_samples, 'trial')}", err=True)
     result = run_sweep(
         resolved,
         name,
@@ -135,6 +137,9 @@ def _end(result: "SweepResult", place: Place, as_json: bool) -> None:
     if result.stop is not None:
         reason, exit_code = result.stop
         typer.echo(f"sweep {result.name} was stopped: {reason}", err=True)
+        if spent := re.match(r"budget\.(max_gpu_hours|max_usd)=", reason):
+            option = f"--{spent[1].replace('_', '-')}"
+            typer.echo(f"it stops again at once unless {option} is raised", err=True)
         typer.echo(resume_hint(result.name, place), err=True)
         raise typer.Exit(exit_code)
     for verb in ("leaderboard", "ensemble"):

@@ -103,3 +103,12 @@ def test_no_next_line_is_formatted_by_hand() -> None:
     """Storage options and quoting are handled at one place."""
     texts = {path.name: path.read_text(encoding="utf-8") for path in CLI.rglob("*.py")}
     assert [name for name, text in texts.items() if "next: ensweep" in text] == []
+
+
+def test_a_spent_budget_must_be_raised_to_continue(
+    storage: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stop = ("budget.max_usd=3 is used up", 75)
+    with pytest.raises(typer.Exit):
+        _end(SweepResult("tiny", storage, (), (), (), Usage(), stop), Place(storage), False)
+    assert "it stops again at once unless --max-usd is raised" in capsys.readouterr().err

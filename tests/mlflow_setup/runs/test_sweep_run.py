@@ -65,7 +65,7 @@ def test_finish_writes_a_description_and_metrics(
     (child,) = tracking.search({"sweep": sweep, "kind": "trial"})
     link = f"[t1](#/experiments/{tracking.experiment_id}/runs/{child.info.run_id})"
     note = run.data.tags["mlflow.note.content"]
-    assert note.startswith(f"**Best: {link}, overall 0.7000**\n\n1 trials: 1 finished.")
+    assert note.startswith(f"**Best: {link}, overall 0.7000**\n\n1 trial: 1 finished.")
     assert f"| 1 | {link} | 0.7000 | 0.5000 | finished | 1e-05 |" in note
     assert run.data.metrics == {
         "best/dev/overall": 0.7,

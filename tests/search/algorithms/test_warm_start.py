@@ -101,3 +101,12 @@ def test_fit(value: Any, parameter: dict[str, Any], expected: Any) -> None:
     found = fit(value, Parameter.model_validate(parameter, strict=False))
     assert found == expected
     assert type(found) is type(expected)
+
+
+def test_a_folder_with_the_name_of_a_sweep_does_not_hide_it(
+    older: Past, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "work" / "s").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "work")
+    found, _ = warm_start(sweep_of(tmp_path, first_trials=[]), ["s"], tmp_path)
+    assert [warm.trial for warm in found] == ["0001-b2", "0002"]

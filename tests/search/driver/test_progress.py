@@ -112,3 +112,10 @@ def test_a_terminal_gets_a_table() -> None:
     assert "optim.lr=1e-4 probe.lr=2 fcn_size=8" in shown
     for part in ("1 of 1 trials", "overall", "0001-b2", "1/4", "0.5000", "finished"):
         assert part in shown
+
+
+def test_a_trial_without_searched_settings_starts_without_a_comma() -> None:
+    text = io.StringIO()
+    with Progress(Console(file=text, width=80), 1, 1) as progress:
+        progress.started("majority", 1, 0, "")
+    assert "majority: started\n" in text.getvalue()
