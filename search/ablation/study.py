@@ -118,6 +118,7 @@ def read_study(
         path,
         overrides,
         environment,
+        among=STUDIES,
     )
     if any("seed" not in trial.overrides for trial in sweep.first_trials):
         raise ConfigError(

@@ -75,10 +75,14 @@ def resolve_sweep(
     overrides: Iterable[str] = (),
     environment: Mapping[str, str] | None = None,
     is_run_here: bool = True,
+    among: Packaged = SWEEPS,
 ) -> SweepConfig:
     """Resolve the sweep that `content` of the file `path` describes, with `key=value` overrides.
 
-    Args, Raises: as `read_sweep`.
+    Args:
+        among: the packaged files like it, for messages.
+
+    Other Args, Raises: as `read_sweep`.
     """
     problems: list[str] = []
     _shape(content, path, problems)
@@ -99,8 +103,8 @@ def resolve_sweep(
     if problems or sweep is None:
         count = "" if len(problems) == 1 else f"{len(problems)} problems:\n  "
         raise ConfigError(
-            f"sweep {path}: {count}" + "\n  ".join(problems),
-            fix="ensweep sweeps lists complete sweeps to start from",
+            f"{among.noun} {path}: {count}" + "\n  ".join(problems),
+            fix=f"ensweep {among.folder.name} lists complete {among.folder.name} to start from",
         )
     return sweep
 

@@ -17,7 +17,6 @@ SHORT = ("train.num_epochs=2", "data.dir=.")
 
 
 def test_packaged_studies_resolve_and_have_a_description() -> None:
-    assert STUDIES.names() == ["figure2", "figure3", "further", "heads", "paper", "signs"]
     for name in STUDIES.names():
         assert len(str(read_settings(STUDIES.path(name))["description"])) > 20
         study = read_study(name, 2, overrides=SHORT, environment={})
@@ -213,3 +212,11 @@ def test_wrong_arguments_are_reported() -> None:
         read_study("signs", 0)
     with pytest.raises(ConfigError, match="sets the seeds itself"):
         read_study("signs", 2, overrides=["seed=3"], environment={})
+
+
+def test_a_mistake_in_a_row_is_called_one_of_a_study(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("rows: [{label: B3, recipe: b3, optim.lr: -1}]")
+    with pytest.raises(ConfigError, match=r"^study .*mine\.yaml: ") as caught:
+        read_study(str(path), 1, environment={})
+    assert caught.value.fix == "ensweep studies lists complete studies to start from"

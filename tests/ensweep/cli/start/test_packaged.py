@@ -21,7 +21,7 @@ def run(*words: str) -> Result:
     [
         ("recipes", {"baseline", "b1", "b2", "b3", "b4", "b3-no-mnr", "baseline-lp-ft"}),
         ("sweeps", {"cluster", "demo", "selective", "single_gpu"}),
-        ("studies", {"figure2", "figure3", "further", "heads", "paper", "signs"}),
+        ("studies", {"figure2", "figure3", "fine-tuning", "further", "heads", "paper", "signs"}),
     ],
 )
 def test_packaged_files_are_listed_with_a_description(noun: str, names: set[str]) -> None:
