@@ -66,9 +66,8 @@ class Ours:
             model.encoder.set_attn_implementation("eager")
         self.learner.enter(stages_of(config)[0])
         if num_added < 3:
-            self.learner.optimizer = torch.optim.AdamW(
-                model.parameters(), lr=config.optim.lr, weight_decay=0.0, foreach=False, fused=False
-            )
+            for group in self.learner.optimizer.param_groups:
+                group.update(foreach=False, fused=False)
 
     def train(self, chunk: Rows, number: int) -> None:
         """Train on the chunk's rows."""

@@ -10,10 +10,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from ensemble.candidates.pool import Candidate
 from ensemble.inference import speed
 from mlflow_setup.errors import IntegrityError
+from trainable.batches.tokenization import Tokens
 from trainable.config.recipe import resolve
 
 BASE = Candidate("run1", "0001", "s", 1, "/s/trials/0001/weights", 110, num_encoder_parameters=100)
@@ -119,3 +121,28 @@ def test_reading_measured_times_imports_no_framework() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+def test_the_time_is_divided_by_the_sentences_that_are_embedded(
+    tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Equal sentences are embedded once. A fake clock: a millisecond each."""
+    clock = SimpleNamespace(now=0.0)
+
+    def embed(model: Any, tokens: Tokens, *_: Any) -> None:
+        clock.now += 0.001 * len(set(tokens.distinct_ids().tolist()))
+
+    trial = SimpleNamespace(
+        encoder_dir=tiny_encoder,
+        require_weights=lambda epoch: None,
+        trial=lambda: SimpleNamespace(config=resolve("b3", (), {}).config.flat()),
+    )
+    model = SimpleNamespace(
+        max_length=128, to=lambda device: None, parameters=lambda: iter([torch.ones(1)])
+    )
+    monkeypatch.setattr(speed, "trial_at", lambda uri: trial)
+    monkeypatch.setattr("trainable.model.multitask.load_member", lambda *_: model)
+    monkeypatch.setattr("trainable.evaluation.inference.embeddings_of", embed)
+    monkeypatch.setattr(speed, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    assert len(set(speed.SENTENCES)) == 64
+    assert speed._milliseconds(BASE) == pytest.approx(1)
