@@ -30,17 +30,8 @@ _LABELS = (
     *("intent", "tag", "tags", "genre", "genres", "polarity", "y"),
 )
 _YES = (
-    "1",
-    "yes",
-    "true",
-    "same",
-    "duplicate",
-    "paraphrase",
-    "match",
-    "equivalent",
-    "similar",
-    "ja",
-    "oui",
+    *("1", "yes", "true", "same", "duplicate", "paraphrase", "match", "equivalent", "similar"),
+    *("ja", "oui"),
 )
 _SEPARATORS = ("|", ";", ",")
 MAX_CLASSES = 1000
