@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from cpu_seconds import SECONDS
 from filelock import FileLock
 from scale import MANY
 
@@ -32,42 +33,6 @@ WORDS = [
     *("can", "i", "learn", "cook", "fix", "play", "guitar", "bread", "bike", "chess", "fast"),
     *("well", "cheap"),
 ]
-
-
-SECONDS = {
-    "integration/test_docs": 140,
-    "faults/test_submitted_sweep": 105,
-    "faults/test_identity": 90,
-    "trainable/training/test_train": 24,
-    "trainable/test_stages_of_trials": 15,
-    "faults/test_corrupt_files": 10,
-    "faults/test_signal_faults": 35,
-    "integration/test_sweep_ray": 35,
-    "trainable/test_techniques": 31,
-    "faults/test_sweep_faults": 30,
-    "trainable/test_fake_gpu": 24,
-    "faults/test_ledger_faults": 24,
-    "faults/test_storage_faults": 23,
-    "ensweep/cli/sweeps/test_plan": 20,
-    "ensweep/cli/sweeps/test_sweep": 20,
-    "ensweep/cli/sweeps/test_ablate": 20,
-    "integration/test_own_task": 20,
-    "integration/test_serving_ray": 20,
-    "integration/test_serving.py": 19,
-    "faults/test_divergence_faults": 18,
-    "trainable/pretraining/test_pretrain": 15,
-    "ensemble/inference/test_shards_on_ray": 14,
-    "faults/test_tracking_faults": 14,
-    "mutants/": 13,
-    "browser/": 12,
-    "integration/test_kinds": 11,
-    "trainable/config/test_recipes": 11,
-    "ensemble/choice/test_cross_fitting": 10,
-    "mlflow_setup/tracking/test_ui_server": 10,
-    "faults/": 10,
-    "integration/": 10,
-}
-"""CPU seconds of the test modules that take the most, with those of the processes they start."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
