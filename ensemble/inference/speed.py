@@ -68,11 +68,12 @@ def _cached(shape: tuple[Any, ...], member: Candidate) -> float:
 
 
 def _cache_path(shape: tuple[Any, ...]) -> Path:
-    """Return the cache file of an encoder on this machine with its current threads and devices."""
+    """Return the cache file of an encoder on this machine with its current threads and devices, for
+    these sentences."""
     machine = platform.node(), platform.machine(), os.cpu_count()
     threads_and_devices = [os.environ.get(name) for name in _THREADS_AND_DEVICES]
     versions = map(version, ("torch", "transformers"))
-    facts = [*shape, *machine, *threads_and_devices, *versions]
+    facts = [*shape, *machine, *threads_and_devices, *versions, *SENTENCES]
     return cache_folder() / "speeds" / f"{short_hash(json.dumps(facts))}.json"
 
 

@@ -146,3 +146,12 @@ def test_the_time_is_divided_by_the_sentences_that_are_embedded(
     monkeypatch.setattr(speed, "time", SimpleNamespace(perf_counter=lambda: clock.now))
     assert len(set(speed.SENTENCES)) == 64
     assert speed._milliseconds(BASE) == pytest.approx(1)
+
+
+def test_a_measurement_of_other_sentences_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = fake_trials(monkeypatch, t0002={})
+    member = replace(BASE, trial="0002", weights_uri="/s/trials/0002/weights")
+    assert speed.milliseconds_of([member]) == speed.milliseconds_of([member]) == 2
+    monkeypatch.setattr(speed, "SENTENCES", ["another"])
+    assert speed.milliseconds_of([member]) == 2
+    assert measured == ["0002", "0002"]
